@@ -1,0 +1,31 @@
+"""EfficientNet backbones for Ultralytics YOLOv8: `yolo train model=yolov8-effb0.yaml` with the stock `yolo`."""
+
+from yolo_effnet import startup
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "EfficientNetStage": "blocks",
+    "EfficientNetStem": "blocks",
+    "MBConv": "blocks",
+    "SqueezeExcite": "blocks",
+    "model_config": "configs",
+    "model_names": "configs",
+    "register": "parser",
+}
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'yolo_effnet' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(f"yolo_effnet.{_HOMES[name]}"), name)
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
+
+
+startup.hook()

@@ -1,0 +1,74 @@
+"""Register with Ultralytics as it is imported. Runs at every interpreter start, so it imports only the stdlib."""
+
+import os
+import sys
+
+HOST = "ultralytics.nn.tasks"
+OPT_OUT = "YOLO_EFFNET_AUTOLOAD"
+autoloaded = False  # whether this interpreter's start-up installed the hook, for `yolo-effnet info`
+
+
+def register() -> None:
+    """Register our blocks and names; where that fails, warn and leave Ultralytics as it is."""
+    try:
+        import yolo_effnet.parser  # noqa: F401 - registers at its end, also where it is what imports Ultralytics here
+    except Exception as error:
+        import warnings
+
+        warnings.warn(
+            f"yolo_effnet could not register with Ultralytics ({type(error).__name__}: {error}); its models are not "
+            f"available. Set {OPT_OUT}=0 to silence this.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+class _HostFinder:
+    """Meta-path finder that waits for `ultralytics.nn.tasks` and registers once it has been executed."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        """Return the spec that the other finders give for the host module, with its loader extended."""
+        if fullname != HOST:
+            return None
+        for finder in sys.meta_path:
+            find_spec = None if isinstance(finder, _HostFinder) else getattr(finder, "find_spec", None)
+            spec = find_spec(fullname, path, target) if find_spec else None
+            if spec is not None:
+                break
+        else:
+            return None
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            register()
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+def hook() -> None:
+    """Register as soon as Ultralytics is imported, or now if it is."""
+    if HOST in sys.modules:
+        register()
+    elif not any(type(finder).__qualname__ == "_HostFinder" for finder in sys.meta_path):
+        sys.meta_path.insert(0, _HostFinder())
+
+
+def install() -> None:
+    """Entry point of the `.pth` and `.start` files, called at interpreter start-up; never raises.
+
+    `import yolo_effnet` alone installs the hook. Under `YOLO_EFFNET_AUTOLOAD=0` this undoes that import, so that
+    start-up leaves no trace and a later import by hand works.
+    """
+    global autoloaded
+    try:
+        if os.environ.get(OPT_OUT, "1").strip().lower() in ("0", "false", "no", "off"):
+            sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _HostFinder)]
+            for name in ("yolo_effnet.startup", "yolo_effnet"):
+                sys.modules.pop(name, None)
+        else:
+            hook()
+            autoloaded = True
+    except Exception as error:
+        sys.stderr.write(f"yolo_effnet: start-up hook failed, {type(error).__name__}: {error}; set {OPT_OUT}=0\n")

@@ -1,0 +1,87 @@
+"""The `yolo-effnet` command: what there is (`list`), a YAML to edit (`yaml`), what is installed (`info`)."""
+
+import argparse
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+import yolo_effnet
+from yolo_effnet import configs, startup
+from yolo_effnet.architectures import ARCHITECTURES
+
+_DESCRIPTION = """\
+EfficientNet backbones for Ultralytics YOLOv8.
+
+Training, validation, prediction and export are Ultralytics' own; the names that `list` prints work wherever
+Ultralytics takes a model YAML, from any folder:
+
+  yolo train model=yolov8-effb0.yaml data=coco8.yaml epochs=100 imgsz=640
+"""
+
+
+def _list(_args) -> None:
+    """Print a table of all models."""
+    print(f"{'model':<14}{'parameters':>12}{'GFLOPs@640':>12}  {'neck P3/P4/P5':<16}default ImageNet weights")
+    for name, architecture in zip(configs.model_names(), ARCHITECTURES.values(), strict=True):
+        neck = "/".join(map(str, architecture.neck_channels))
+        print(f"{name:<14}{architecture.parameters / 1e6:>11.1f}M{architecture.gflops:>12.1f}  {neck:<16}", end="")
+        print(architecture.weights)
+
+
+def _yaml(args) -> None:
+    """Print the YAML of one model."""
+    print(configs.model_yaml(args.name), end="")
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _info(_args) -> None:
+    """Print versions, and whether Ultralytics knows our models."""
+    print(f"{'yolo_effnet':<13}{yolo_effnet.__version__}")
+    for package in ("ultralytics", "torch", "torchvision", "timm"):
+        print(f"{package:<13}{_installed(package)}")
+    print(f"{'python':<13}{platform.python_version()}")
+    if startup.autoloaded:
+        hook = "active: the stock yolo command and ultralytics.YOLO know these models"
+    elif startup.OPT_OUT in os.environ:
+        hook = f"off, {startup.OPT_OUT}={os.environ[startup.OPT_OUT]}: import yolo_effnet by hand"
+    else:
+        hook = "absent (python -S, or not installed with pip): import yolo_effnet by hand"
+    print(f"{'start-up hook':<15}{hook}")
+    from yolo_effnet import parser
+
+    print(f"{'supported':<15}{parser.supported_versions()}")
+    print(f"{'blocks':<15}{', '.join(parser.BLOCKS)}")
+    print(f"{'models':<15}{', '.join(configs.model_names())}")
+
+
+def _command(commands, name: str, run, text: str):
+    command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    command.set_defaults(run=run)
+    return command
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line `argv`, by default the process's, and return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="yolo-effnet", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=yolo_effnet.__version__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _command(commands, "list", _list, "list the models with parameters, GFLOPs, neck widths and default weights")
+    command = _command(commands, "yaml", _yaml, "print the YAML of a model, to edit and to train from")
+    command.add_argument("name", metavar="NAME", help="a model of `yolo-effnet list`, such as yolov8-effb0")
+    _command(commands, "info", _info, "print versions, whether Ultralytics knows the models, and what is supported")
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except ValueError as error:
+        print(f"yolo-effnet: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -64,9 +64,7 @@ def _backbone(architecture: Architecture) -> list[str]:
     for i, (kernel, stride, expand_ratio, channels, repeats) in enumerate(architecture.stages, start=1):
         level += stride == 2
         label = f"{i}-P{level}/{2**level}" if stride == 2 else f"{i}"
-        rows.append(
-            f"[-1, {repeats}, EfficientNetStage, [{channels}, {kernel}, {stride}, {expand_ratio}]] # {label}"
-        )
+        rows.append(f"[-1, {repeats}, EfficientNetStage, [{channels}, {kernel}, {stride}, {expand_ratio}]] # {label}")
     return [*rows, f"[-1, 1, SPPF, [{architecture.neck_channels[-1]}, 5]] # 8"]
 
 

@@ -73,7 +73,9 @@ def _row_error(index: int, row, why: str) -> ValueError:
     name = row[2] if len(row) == 4 else None
     usage = ""
     if name in BLOCKS:
-        parameters = [p for p in inspect.signature(getattr(blocks, name)).parameters.values() if p.name not in ("c1", "n")]
+        parameters = [
+            p for p in inspect.signature(getattr(blocks, name)).parameters.values() if p.name not in ("c1", "n")
+        ]
         args = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default}" for p in parameters)
         usage = f"; a row is [from, repeats, {name}, [{args}]]"
     return ValueError(f"model YAML row {index} {row}: {why}{usage}")

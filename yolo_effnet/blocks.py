@@ -1,6 +1,5 @@
 """EfficientNet blocks built from Ultralytics' `Conv`, so that `model.fuse()` folds every BatchNorm."""
 
-import math
 import warnings
 from collections.abc import Sequence
 
@@ -10,48 +9,10 @@ from torch import nn
 from torchvision.ops import StochasticDepth
 from ultralytics.nn.modules import Conv
 
+from yolo_effnet.checks import check_values, is_number
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-PADDINGS = ("same", "symmetric")
-
-
-def _is_int(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-_ACCEPTED = {
-    "c1": (lambda v: _is_int(v) and v >= 1, "an integer >= 1"),
-    "c2": (lambda v: _is_int(v) and v >= 1, "an integer >= 1"),
-    "n": (lambda v: _is_int(v) and v >= 1, "an integer >= 1"),
-    "k": (lambda v: _is_int(v) and v >= 1 and v % 2 == 1, "an odd integer >= 1"),
-    "s": (lambda v: _is_int(v) and v in (1, 2), "1 or 2"),
-    "expand_ratio": (lambda v: _is_number(v) and v >= 1, "a number >= 1"),
-    "se_ratio": (lambda v: _is_number(v) and 0 <= v <= 1, "a number from 0 (no squeeze-and-excite) to 1"),
-    "drop_path": (lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 to below 1"),
-    "padding": (lambda v: v in PADDINGS, " or ".join(PADDINGS)),
-}
-
-
-def check_values(owner: str, **values) -> None:
-    """Raise a ValueError that names the first value outside its range, its owner and what is accepted."""
-    for name, value in values.items():
-        accepts, accepted = _ACCEPTED[name]
-        if not accepts(value):
-            raise ValueError(f"{owner}: {name} must be {accepted}, got {value!r}")
-
-
-def _init_fan_out(module: nn.Module) -> None:
-    """Initialise convolutions as the EfficientNet authors do: normal with variance 2 / fan-out, zero bias."""
-    for m in module.modules():
-        if isinstance(m, nn.Conv2d):
-            fan_out = m.kernel_size[0] * m.kernel_size[1] * m.out_channels // m.groups
-            nn.init.normal_(m.weight, std=math.sqrt(2 / fan_out))
-            if m.bias is not None:
-                nn.init.zeros_(m.bias)
 
 
 def _is_exporting() -> bool:
@@ -127,14 +88,12 @@ class StridedConv(Conv):
 
 def _per_channel(statistic: float | Sequence[float], channels: int, name: str) -> torch.Tensor:
     """Spread pixel statistics of RGB, or one number, over `channels` as a `(1, channels, 1, 1)` tensor."""
-    values = [statistic] if _is_number(statistic) else list(statistic) if isinstance(statistic, Sequence) else []
-    if not values or not all(map(_is_number, values)) or (name == "std" and min(values) <= 0):
+    values = [statistic] if is_number(statistic) else list(statistic) if isinstance(statistic, Sequence) else []
+    if not values or not all(map(is_number, values)) or (name == "std" and min(values) <= 0):
         accepted = "a number or one number per channel" + (", above 0" if name == "std" else "")
         raise ValueError(f"EfficientNetStem: {name} must be {accepted}, got {statistic!r}")
-    if channels == 1:
-        values = [sum(values) / len(values)]
-    elif channels != len(values):
-        values = [values[i % len(values)] for i in range(channels)]
+    if channels != len(values):
+        values = [sum(values) / len(values)] * channels  # as timm does
     return torch.tensor(values).view(1, channels, 1, 1)
 
 
@@ -147,6 +106,7 @@ class EfficientNetStem(StridedConv):
     Attributes:
         mean (torch.Tensor): Pixel mean, `(1, c1, 1, 1)`, in units of [0, 1] pixels.
         std (torch.Tensor): Pixel standard deviation, `(1, c1, 1, 1)`, likewise.
+        loaded (bool): Whether its weights came from a state dict, so that they are not the random initial ones.
 
     References:
         EfficientNet, https://arxiv.org/abs/1905.11946, Table 1, stage 1.
@@ -168,8 +128,8 @@ class EfficientNetStem(StridedConv):
             c2 (int): Output channels.
             k (int): Kernel size, odd.
             s (int): Stride, 2.
-            mean (float | Sequence[float]): Pixel mean; 0 with `std` 1 leaves the pixels as they are. Three RGB values
-                are averaged for grey images and repeated for more than three channels.
+            mean (float | Sequence[float]): Pixel mean; 0 with `std` 1 leaves the pixels as they are. For another
+                number of channels than that of the values, their average.
             std (float | Sequence[float]): Pixel standard deviation, likewise.
 
         Raises:
@@ -181,7 +141,16 @@ class EfficientNetStem(StridedConv):
         super().__init__(c1, c2, k)
         self.register_buffer("mean", _per_channel(mean, c1, "mean"))
         self.register_buffer("std", _per_channel(std, c1, "std"))
-        _init_fan_out(self)
+        self.loaded = False
+
+    def set_statistics(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
+        """Normalise pixels with `mean` and `std` from now on; both as in the constructor."""
+        self.mean.copy_(_per_channel(mean, self.mean.shape[1], "mean"))
+        self.std.copy_(_per_channel(std, self.std.shape[1], "std"))
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self.loaded = self.loaded or f"{prefix}conv.weight" in state_dict
 
     def pad_and_convolve(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise pixels, then convolve: `(B, c1, H, W) -> (B, c2, ceil(H/2), ceil(W/2))`."""
@@ -220,7 +189,6 @@ class SqueezeExcite(nn.Module):
         self.reduce = nn.Conv2d(c1, squeezed, 1)
         self.act = Conv.default_act
         self.expand = nn.Conv2d(squeezed, c1, 1)
-        _init_fan_out(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return `x`, `(B, c1, H, W)`, with every channel weighed."""
@@ -274,7 +242,6 @@ class MBConv(nn.Module):
         self.se = SqueezeExcite(expanded, expanded, se_ratio * c1 / expanded) if se_ratio else nn.Identity()
         self.project = Conv(expanded, c2, 1, act=False)
         self.drop_path = StochasticDepth(drop_path, "row") if s == 1 and c1 == c2 else None
-        _init_fan_out(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `(B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s))`."""

@@ -1,0 +1,35 @@
+"""Ranges of the arguments of blocks and of the keys of model YAMLs."""
+
+import math
+
+PADDINGS = ("same", "symmetric")
+
+
+def _is_int(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value) -> bool:
+    """Return whether `value` is a finite integer or float, and not a bool."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_ACCEPTED = {
+    "c1": (lambda v: _is_int(v) and v >= 1, "an integer >= 1"),
+    "c2": (lambda v: _is_int(v) and v >= 1, "an integer >= 1"),
+    "n": (lambda v: _is_int(v) and v >= 1, "an integer >= 1"),
+    "k": (lambda v: _is_int(v) and v >= 1 and v % 2 == 1, "an odd integer >= 1"),
+    "s": (lambda v: _is_int(v) and v in (1, 2), "1 or 2"),
+    "expand_ratio": (lambda v: is_number(v) and v >= 1, "a number >= 1"),
+    "se_ratio": (lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 (no squeeze-and-excite) to 1"),
+    "drop_path": (lambda v: is_number(v) and 0 <= v < 1, "a number from 0 to below 1"),
+    "padding": (lambda v: v in PADDINGS, " or ".join(PADDINGS)),
+}
+
+
+def check_values(owner: str, **values) -> None:
+    """Raise a ValueError that names the first value outside its range, its owner and what is accepted."""
+    for name, value in values.items():
+        accepts, accepted = _ACCEPTED[name]
+        if not accepts(value):
+            raise ValueError(f"{owner}: {name} must be {accepted}, got {value!r}")

@@ -9,6 +9,7 @@ _HOMES = {
     "EfficientNetStem": "blocks",
     "MBConv": "blocks",
     "SqueezeExcite": "blocks",
+    "load_backbone_weights": "weights",
     "model_config": "configs",
     "model_names": "configs",
     "register": "parser",

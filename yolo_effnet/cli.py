@@ -1,4 +1,4 @@
-"""The `yolo-effnet` command: what there is (`list`), a YAML to edit (`yaml`), what is installed (`info`)."""
+"""The `yolo-effnet` command: models (`list`), a YAML to edit (`yaml`), ImageNet weights (`weights`), `info`."""
 
 import argparse
 import os
@@ -32,6 +32,18 @@ def _list(_args) -> None:
 def _yaml(args) -> None:
     """Print the YAML of one model."""
     print(configs.model_yaml(args.name), end="")
+
+
+def _weights(args) -> None:
+    """Write a checkpoint of one model with ImageNet weights in its backbone."""
+    from ultralytics import YOLO
+
+    configs.model_yaml(args.name)  # an unknown name is told before anything is loaded
+    model = YOLO(f"{args.name.removesuffix('.yaml')}.yaml")
+    tag = args.weights or model.model.yaml["weights"]
+    print(yolo_effnet.load_backbone_weights(model, weights=tag, file=args.file))
+    model.save(args.output)
+    print(f"saved to {args.output}; train from it with pretrained={args.output} or model={args.output}")
 
 
 def _installed(package: str) -> str:
@@ -77,11 +89,16 @@ def main(argv: list[str] | None = None) -> int:
     _command(commands, "list", _list, "list the models with parameters, GFLOPs, neck widths and default weights")
     command = _command(commands, "yaml", _yaml, "print the YAML of a model, to edit and to train from")
     command.add_argument("name", metavar="NAME", help="a model of `yolo-effnet list`, such as yolov8-effb0")
+    command = _command(commands, "weights", _weights, "write a checkpoint of a model with ImageNet weights inside")
+    command.add_argument("name", metavar="NAME", help="a model of `yolo-effnet list`, such as yolov8-effb0")
+    command.add_argument("-o", "--output", required=True, metavar="FILE.pt", help="the checkpoint to write")
+    command.add_argument("--weights", metavar="TAG", help="full timm tag (default: that of the model)")
+    command.add_argument("--file", help="state dict in .safetensors or .pth that stands in for the download")
     _command(commands, "info", _info, "print versions, whether Ultralytics knows the models, and what is supported")
     args = parser.parse_args(argv)
     try:
         args.run(args)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         print(f"yolo-effnet: {error}", file=sys.stderr)
         return 2
     return 0

@@ -19,8 +19,10 @@ _TEMPLATE = """\
 
 # Parameters
 nc: 80 # number of classes
-drop_path: 0.2 # stochastic depth of the backbone, growing linearly from 0 over its {blocks} blocks
+drop_path: {drop_path} # stochastic depth of the backbone, growing linearly from 0 over its {blocks} blocks
 padding: same # of the backbone's strided convolutions: same (TensorFlow) or symmetric (PyTorch)
+weights: {weights} # timm tag of the ImageNet weights that training starts from; empty for none
+weights_file: # .safetensors or .pth file that stands in for their download
 
 backbone:
   # [from, repeats, module, args]
@@ -117,6 +119,8 @@ def model_yaml(name: str) -> str:
         VARIANT=architecture.variant.upper(),
         millions=architecture.parameters / 1e6,
         gflops=architecture.gflops,
+        drop_path=architecture.drop_path,
+        weights=architecture.weights,
         blocks=sum(stage.repeats for stage in architecture.stages),
         backbone=block(_backbone(architecture)),
         head=block(_neck_and_head(architecture)),

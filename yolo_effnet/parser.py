@@ -11,15 +11,17 @@ from pathlib import Path
 
 import ultralytics
 import ultralytics.nn.tasks  # not "from ultralytics.nn import tasks": it may still be importing
-from ultralytics.utils import LOGGER
+from ultralytics.utils import LOGGER, callbacks
 
-from yolo_effnet import blocks, configs
+from yolo_effnet import blocks, configs, weights
+from yolo_effnet.checks import check_values
 
 tasks = sys.modules["ultralytics.nn.tasks"]
 
 # 8.3.70 is the first release of which every test here passes; 9 is where the parser may change its ways.
 SUPPORTED_ULTRALYTICS = ((8, 3, 70), (9,))
-# Names, as the import of `blocks` may be what led here, through Ultralytics, before it has defined any class.
+# Nothing here looks into `blocks` or `weights` until it is called: the import of either may be what led here, through
+# Ultralytics, before it has defined anything.
 BLOCKS = ("EfficientNetStem", "EfficientNetStage", "MBConv", "SqueezeExcite")
 
 
@@ -59,7 +61,7 @@ def _check_row(index: int, row) -> list:
         raise _row_error(index, row, f"args must be a list, got {args!r}")
     if args and not isinstance(args[0], str):  # Ultralytics rounds, so that a wrong value would pass
         try:
-            blocks.check_values(name, c2=args[0])
+            check_values(name, c2=args[0])
         except ValueError as error:
             raise _row_error(index, row, str(error)) from None
     if n > 1 and name == "MBConv":  # Ultralytics would repeat the first block, with its stride and channels
@@ -154,6 +156,14 @@ def _replace(name: str, wrap) -> None:
             setattr(module, name, wrapper)
 
 
+def _load_weights(trainer) -> None:
+    weights.load_as_training_starts(trainer)
+
+
+def _repeat_warning(trainer) -> None:
+    weights.warn_as_training_ends(trainer)
+
+
 def supported_versions() -> str:
     """Return the supported range of Ultralytics as a requirement."""
     floor, ceiling = (".".join(map(str, version)) for version in SUPPORTED_ULTRALYTICS)
@@ -170,6 +180,9 @@ def register() -> None:
         LOGGER.warning(f"yolo_effnet is tested with {supported_versions()}, not with {ultralytics.__version__}.")
     _replace("parse_model", _wrap_parse_model)
     _replace("yaml_model_load", _wrap_yaml_model_load)
+    # Every trainer, also one in a process that Ultralytics starts for a further GPU, begins with these.
+    callbacks.default_callbacks["on_pretrain_routine_end"].append(_load_weights)
+    callbacks.default_callbacks["on_train_end"].append(_repeat_warning)
 
 
 register()

@@ -1,0 +1,159 @@
+"""What timm knows of the ImageNet weights of EfficientNet, and their files."""
+
+import difflib
+import threading
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from yolo_effnet.architectures import ARCHITECTURES
+
+_PROBE_SECONDS = 5  # for a first answer of the hub, which huggingface_hub itself retries for half a minute
+
+
+class WeightsUnavailableError(RuntimeError):
+    """The weights are neither on disk nor to be had from the hub."""
+
+    def __init__(self, tag: str, why: str):
+        """Name the weights, what failed and the three remedies."""
+        super().__init__(
+            f"the ImageNet weights '{tag}' are not in the cache and {why}. Set HF_ENDPOINT to a mirror of "
+            "huggingface.co, or name a local file with `weights_file:` in the model YAML, or train from scratch with "
+            "pretrained=False"
+        )
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What a state dict does not say about the training that it comes from.
+
+    Attributes:
+        tag (str): Full timm tag, such as `tf_efficientnet_b0.ns_jft_in1k`.
+        hub_id (str): Repository of the weights on the Hugging Face hub.
+        mean (tuple[float, ...]): Pixel mean, in units of [0, 1] pixels.
+        std (tuple[float, ...]): Pixel standard deviation, likewise.
+        bn_eps (float): Epsilon of the BatchNorm layers.
+        padding (str): Padding of the strided convolutions, `same` or `symmetric`.
+    """
+
+    tag: str
+    hub_id: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    bn_eps: float
+    padding: str
+
+    def __str__(self) -> str:
+        """Return all that a user may want to see in a log."""
+        return f"{self.tag} (mean {self.mean}, std {self.std}, BN eps {self.bn_eps:g}, padding {self.padding})"
+
+
+def available_tags() -> list[str]:
+    """Return the timm tags of all weights that fit one of our backbones."""
+    import timm
+
+    names = [f"{prefix}efficientnet_{variant}.*" for variant in ARCHITECTURES for prefix in ("tf_", "")]
+    return timm.list_models(names, pretrained=True)
+
+
+def pretraining(tag: str) -> Pretraining:
+    """Return what timm knows of the weights `tag`.
+
+    Args:
+        tag (str): A full timm tag, one of `available_tags()`.
+
+    Raises:
+        ValueError: If there are no such weights, or they do not fit one of our backbones.
+    """
+    import timm
+
+    tags = available_tags()
+    if tag not in tags:
+        name = str(tag).partition(".")[0]
+        same = [known for known in tags if known.partition(".")[0] == name]
+        reason = "is not a timm tag of an EfficientNet B0-B7"
+        if "pruned" in str(tag):
+            reason = "has pruned channels, which no EfficientNet backbone here has"
+        elif same:
+            reason = "is not a full timm tag"
+        near = same or difflib.get_close_matches(str(tag), tags, n=4) or tags[:4]
+        raise ValueError(f"weights '{tag}' {reason}; tags that fit are {', '.join(near)} and others of timm")
+    config = timm.get_pretrained_cfg(tag)
+    from_tensorflow = tag.startswith("tf_")
+    return Pretraining(
+        tag=tag,
+        hub_id=config.hf_hub_id,
+        mean=config.mean,
+        std=config.std,
+        bn_eps=1e-3 if from_tensorflow else 1e-5,
+        padding="same" if from_tensorflow else "symmetric",
+    )
+
+
+def _probe(url: str) -> str | None:
+    """Return why `url` cannot be reached, or None where a server answers within the time allowed."""
+    result = [f"no answer within {_PROBE_SECONDS} s"]
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_PROBE_SECONDS):
+                result[0] = None
+        except urllib.error.HTTPError:
+            result[0] = None  # it answers; huggingface_hub knows what to make of that
+        except Exception as error:
+            result[0] = f"{type(error).__name__}: {getattr(error, 'reason', error)}"
+
+    # In a thread, as looking up a name knows no time-out.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_PROBE_SECONDS)
+    return result[0]
+
+
+def download(source: Pretraining) -> Path:
+    """Return the file of the weights in the Hugging Face cache, downloaded if it is not there."""
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    names = ("model.safetensors", "pytorch_model.bin")
+    for name in names:
+        cached = huggingface_hub.try_to_load_from_cache(source.hub_id, name)
+        if isinstance(cached, str):
+            return Path(cached)
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        raise WeightsUnavailableError(source.tag, "HF_HUB_OFFLINE is set")
+    url = huggingface_hub.hf_hub_url(source.hub_id, names[0])
+    why = _probe(url)
+    for name in () if why else names:
+        try:
+            return Path(huggingface_hub.hf_hub_download(source.hub_id, name))
+        except LocalEntryNotFoundError as error:
+            why = str(error)
+            break
+        except EntryNotFoundError as error:
+            why = str(error)
+        except Exception as error:  # of whichever HTTP library the installed huggingface_hub builds on
+            why = f"{type(error).__name__}: {error}"
+            break
+    raise WeightsUnavailableError(source.tag, f"could not be downloaded from {url} ({why})")
+
+
+def read_state_dict(file: Path, source: Pretraining) -> dict[str, torch.Tensor]:
+    """Return the state dict in `file`."""
+    from timm.models import load_state_dict
+
+    if not file.is_file():
+        raise ValueError(f"weights file '{file}' does not exist; expected a state dict of {source.tag}")
+    try:
+        state_dict = load_state_dict(str(file))
+    except Exception as error:
+        state_dict = error
+    if not (isinstance(state_dict, dict) and any(isinstance(v, torch.Tensor) for v in state_dict.values())):
+        why = f": {type(state_dict).__name__}: {state_dict}" if isinstance(state_dict, Exception) else ""
+        raise ValueError(
+            f"weights file '{file}' is not a state dict of {source.tag} as timm or torchvision save it{why}"
+        )
+    return state_dict

@@ -1,0 +1,217 @@
+"""ImageNet weights of timm and torchvision in our backbones, by hand and as training starts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from ultralytics.utils import LOGGER, RANK
+
+from yolo_effnet import blocks
+from yolo_effnet.timm_weights import Pretraining, WeightsUnavailableError, download, pretraining, read_state_dict
+
+_UNMATCHED = ("num_batches_tracked", "mean", "std")  # tensors without a counterpart, or of no consequence
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `load_backbone_weights` did.
+
+    Attributes:
+        pretraining (Pretraining): Tag of the weights, and what it says about them.
+        source (str): The file they came from, or the hub's repository.
+        tensors (int): Tensors of the backbone that were replaced, which is all of them.
+    """
+
+    pretraining: Pretraining
+    source: str
+    tensors: int
+
+    def __str__(self) -> str:
+        """Return the log line."""
+        return f"ImageNet weights {self.pretraining} from {self.source}: {self.tensors}/{self.tensors} backbone tensors"
+
+
+def _backbone(model: nn.Module) -> list[nn.Module]:
+    """Return the stem and the stages of a model, in order."""
+    kinds = (blocks.EfficientNetStem, blocks.EfficientNetStage)
+    layers = [m for m in model.modules() if isinstance(m, kinds)]
+    if not layers or not isinstance(layers[0], blocks.EfficientNetStem):
+        raise ValueError(f"{type(model).__name__} has no EfficientNetStem to load ImageNet weights into")
+    if not hasattr(layers[0], "bn"):
+        raise ValueError(f"{type(model).__name__} is fused; load ImageNet weights into it before fuse()")
+    return layers
+
+
+def _block_names(block: blocks.MBConv, torchvision: bool) -> dict[str, str]:
+    """Return the library's name for each convolution, BatchNorm and squeeze-and-excite layer of a block."""
+    roles = [r for r in ("expand", "depthwise", "se", "project") if not isinstance(getattr(block, r), nn.Identity)]
+    if torchvision:
+        reduce, expand = "fc1", "fc2"
+        names = {
+            f"{role}.{part}": f"block.{i}.{j}" for i, role in enumerate(roles) for j, part in enumerate(("conv", "bn"))
+        }
+        gate = f"block.{roles.index('se')}" if "se" in roles else ""
+    else:
+        reduce, expand, gate = "conv_reduce", "conv_expand", "se"
+        convs = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl" if "expand" in roles else "conv_pw"}
+        ordered = [role for role in roles if role != "se"]
+        names = {f"{role}.conv": convs[role] for role in ordered}
+        names |= {f"{role}.bn": f"bn{i}" for i, role in enumerate(ordered, start=1)}
+    if "se" in roles:
+        names |= {"se.reduce": f"{gate}.{reduce}", "se.expand": f"{gate}.{expand}"}
+    return names
+
+
+def _layer_names(layers: list[nn.Module], torchvision: bool) -> dict[str, str]:
+    """Return the library's name for each convolution, BatchNorm and squeeze-and-excite layer of the backbone."""
+    names = (
+        {"0.conv": "features.0.0", "0.bn": "features.0.1"} if torchvision else {"0.conv": "conv_stem", "0.bn": "bn1"}
+    )
+    for i, stage in enumerate(layers[1:], start=1):
+        for j, block in enumerate(stage):
+            prefix = f"features.{i}.{j}" if torchvision else f"blocks.{i - 1}.{j}"
+            names |= {
+                f"{i}.{j}.{ours}": f"{prefix}.{theirs}" for ours, theirs in _block_names(block, torchvision).items()
+            }
+    return names
+
+
+def _is_of_a_stage(name: str) -> bool:
+    """Return whether timm or torchvision gives this name to a tensor of a stage that has a counterpart in ours."""
+    return (name.startswith("blocks.") or ".block." in name) and name.rpartition(".")[2] not in _UNMATCHED
+
+
+def _convert(state_dict: dict, layers: list[nn.Module], source: Pretraining, origin: str) -> dict[str, torch.Tensor]:
+    """Return `state_dict` under the names of `layers`, exact in eval mode for their BatchNorm eps and channels.
+
+    Raises:
+        ValueError: If a tensor is missing, left over, or of another shape.
+    """
+    from timm.models import adapt_input_conv
+
+    backbone = nn.ModuleList(layers)
+    ours = {k: v for k, v in backbone.state_dict().items() if k.rpartition(".")[2] not in _UNMATCHED}
+    names = _layer_names(layers, torchvision=any(k.startswith("features.0.") for k in state_dict))
+    converted, used = {}, set()
+    for key, value in ours.items():
+        layer, _, attribute = key.rpartition(".")
+        theirs = f"{names[layer]}.{attribute}"
+        tensor = state_dict.get(theirs)
+        if tensor is not None and key == "0.conv.weight":
+            tensor = adapt_input_conv(value.shape[1], tensor)
+        if tensor is None or tensor.shape != value.shape:
+            found = "is missing" if tensor is None else f"is {tuple(tensor.shape)}"
+            raise ValueError(
+                f"{origin} is not of this backbone ({source.tag}): tensor '{theirs}' {found}, expected "
+                f"{tuple(value.shape)} for '{key}'"
+            )
+        converted[key] = tensor
+        used.add(theirs)
+    left = [k for k in state_dict if _is_of_a_stage(k) and k not in used]
+    if left:
+        raise ValueError(
+            f"{origin} is not of this backbone ({source.tag}): tensor '{left[0]}' {tuple(state_dict[left[0]].shape)} "
+            f"is left over, as {len(left)} are in all"
+        )
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.BatchNorm2d) and module.eps != source.bn_eps:
+            # Ultralytics sets eps at every rebuild of a model, and a state dict does not hold it, but gamma stays.
+            variance = converted[f"{name}.running_var"].double()
+            scale = ((variance + module.eps) / (variance + source.bn_eps)).sqrt()
+            converted[f"{name}.weight"] = (converted[f"{name}.weight"].double() * scale).float()
+    return converted
+
+
+def _find(file: str, config: dict) -> Path:
+    """Return the path of `weights_file:`, relative to the working directory or to the YAML that names it."""
+    beside = Path(config.get("yaml_file") or "").parent / file
+    return beside if not Path(file).is_file() and beside.is_file() else Path(file)
+
+
+def load_backbone_weights(model, weights: str | None = None, file: str | Path | None = None) -> LoadReport:
+    """Load ImageNet weights into the EfficientNet backbone of a model; its features are then exactly timm's.
+
+    Args:
+        model (YOLO | torch.nn.Module): A YOLO object, or a module that holds the backbone, with three or any other
+            number of input channels. Training from a model's YAML rebuilds the model and loses what was loaded by
+            hand: save it first and train from the file, or name weights in the YAML.
+        weights (str | None): Full timm tag of that architecture; by default that of the model's YAML.
+        file (str | Path | None): State dict in `.safetensors`, `.pth` or `.pt` that stands in for the download, with
+            timm's or torchvision's names, of the whole classifier or its features. What it does not say, BN eps,
+            pixel statistics and padding, is taken from the tag.
+
+    Returns:
+        (LoadReport): What was loaded, and from where.
+
+    Raises:
+        ValueError: If tag or file do not fit the backbone or its padding; nothing is loaded then.
+        WeightsUnavailableError: If the weights are neither in the cache nor to be downloaded, a RuntimeError.
+    """
+    module = model if isinstance(model, nn.Module) and not hasattr(model, "ckpt") else model.model
+    layers = _backbone(module)
+    config = getattr(module, "yaml", {})
+    tag = weights or config.get("weights")
+    if not (file or weights) and config.get("weights_file"):
+        file = _find(config["weights_file"], config)
+    if not tag:
+        raise ValueError(
+            "no weights named: give a timm tag, here or with `weights:` in the model YAML; a file needs one too, as it "
+            "does not say with what pixel statistics, BN eps and padding it was trained"
+        )
+    source = pretraining(tag)
+    if source.padding != layers[0].padding:
+        raise ValueError(
+            f"weights '{tag}' were trained with padding: {source.padding}, but the model has padding: "
+            f"{layers[0].padding}; write `padding: {source.padding}` in its YAML, or take weights of the other kind"
+        )
+    path = Path(file) if file else download(source)
+    origin = f"weights file '{path}'" if file else f"'{source.hub_id}'"
+    converted = _convert(read_state_dict(path, source), layers, source, origin)
+    nn.ModuleList(layers).load_state_dict(converted, strict=False)
+    layers[0].set_statistics(source.mean, source.std)
+    return LoadReport(source, str(path) if file else source.hub_id, len(converted))
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """Return the detection model inside DistributedDataParallel, torch.compile and distillation."""
+    for attribute in ("module", "_orig_mod", "student_model"):
+        model = getattr(model, attribute, model)
+    return model
+
+
+def load_as_training_starts(trainer) -> None:
+    """Load the weights that a model's YAML names; callback `on_pretrain_routine_end` of Ultralytics' trainers.
+
+    Only for `pretrained=True` and a backbone that is still random: resuming, a `.pt` model, `pretrained=x.pt` and
+    `YOLO(...).load()` are left as they are. Rank 0 loads and the other ranks receive.
+    """
+    model = _unwrapped(trainer.model)
+    config = getattr(model, "yaml", None) or {}
+    if (
+        trainer.args.pretrained is not True
+        or trainer.resume
+        or not (config.get("weights") or config.get("weights_file"))
+    ):
+        return
+    layers = _backbone(model)
+    if layers[0].loaded:
+        return
+    if RANK in (-1, 0):
+        try:
+            LOGGER.info(str(load_backbone_weights(model)))
+        except WeightsUnavailableError as error:
+            trainer.yolo_effnet_warning = f"The backbone starts from random weights: {error}"
+            LOGGER.warning(trainer.yolo_effnet_warning)
+    backbone = nn.ModuleList(layers)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        for tensor in backbone.state_dict().values():
+            torch.distributed.broadcast(tensor, 0)
+    if trainer.ema:
+        nn.ModuleList(_backbone(_unwrapped(trainer.ema.ema))).load_state_dict(backbone.state_dict())
+
+
+def warn_as_training_ends(trainer) -> None:
+    """Repeat the warning of missing weights; callback `on_train_end` of Ultralytics' trainers."""
+    if hasattr(trainer, "yolo_effnet_warning"):
+        LOGGER.warning(trainer.yolo_effnet_warning.replace("starts", "started", 1))

@@ -1,8 +1,8 @@
 """Export a trained model to ONNX (or another format) and compare its raw outputs with PyTorch's.
 
-    pip install "yolo_effnet[export]"
-    python examples/export.py runs/detect/train/weights/best.pt
-    python examples/export.py best.pt --format engine      # TensorRT, on a machine with an NVIDIA GPU
+pip install "yolo_effnet[export]"
+python examples/export.py runs/detect/train/weights/best.pt
+python examples/export.py best.pt --format engine      # TensorRT, on a machine with an NVIDIA GPU
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Find objects in pictures with a trained model and print one line for each.
 
-    python examples/predict.py runs/detect/train/weights/best.pt picture.jpg
-    python examples/predict.py best.pt folder/ --save
+python examples/predict.py runs/detect/train/weights/best.pt picture.jpg
+python examples/predict.py best.pt folder/ --save
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Train an EfficientNet YOLOv8 with Ultralytics' own trainer, then report its validation metrics.
 
-    python examples/train.py
-    python examples/train.py --model yolov8-effb3.yaml --data coco8.yaml --epochs 100 --imgsz 640
+python examples/train.py
+python examples/train.py --model yolov8-effb3.yaml --data coco8.yaml --epochs 100 --imgsz 640
 """
 
 import argparse

@@ -181,8 +181,9 @@ def register() -> None:
     _replace("parse_model", _wrap_parse_model)
     _replace("yaml_model_load", _wrap_yaml_model_load)
     # Every trainer, also one in a process that Ultralytics starts for a further GPU, begins with these.
-    callbacks.default_callbacks["on_pretrain_routine_end"].append(_load_weights)
-    callbacks.default_callbacks["on_train_end"].append(_repeat_warning)
+    for event, callback in (("on_pretrain_routine_end", _load_weights), ("on_train_end", _repeat_warning)):
+        if callback not in callbacks.default_callbacks[event]:
+            callbacks.default_callbacks[event].append(callback)
 
 
 register()

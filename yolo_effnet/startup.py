@@ -11,7 +11,11 @@ autoloaded = False  # whether this interpreter's start-up installed the hook, fo
 def register() -> None:
     """Register our blocks and names; where that fails, warn and leave Ultralytics as it is."""
     try:
-        import yolo_effnet.parser  # noqa: F401 - registers at its end, also where it is what imports Ultralytics here
+        import yolo_effnet.parser as parser
+
+        # Its import registers too; half imported, because it is what imports Ultralytics here, it has yet to.
+        if hasattr(parser, "register"):
+            parser.register()
     except Exception as error:
         import warnings
 
@@ -23,35 +27,49 @@ def register() -> None:
         )
 
 
+class _Loader:
+    """Loader of the host module: the one that Python would use, and our registration after it."""
+
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __getattr__(self, name):
+        return getattr(self.loader, name)
+
+    def exec_module(self, module):
+        """Execute the module, as if its own loader had been called, and register."""
+        module.__loader__ = module.__spec__.loader = self.loader
+        self.loader.exec_module(module)
+        register()
+
+
 class _HostFinder:
-    """Meta-path finder that waits for `ultralytics.nn.tasks` and registers once it has been executed."""
+    """Meta-path finder that waits for `ultralytics.nn.tasks`."""
 
     def find_spec(self, fullname, path=None, target=None):
         """Return the spec that the other finders give for the host module, with its loader extended."""
         if fullname != HOST:
             return None
         for finder in sys.meta_path:
-            find_spec = None if isinstance(finder, _HostFinder) else getattr(finder, "find_spec", None)
+            find_spec = None if _is_ours(finder) else getattr(finder, "find_spec", None)
             spec = find_spec(fullname, path, target) if find_spec else None
             if spec is not None:
-                break
-        else:
-            return None
-        execute = spec.loader.exec_module
+                spec.loader = _Loader(spec.loader)
+                return spec
+        return None
 
-        def exec_module(module):
-            execute(module)
-            register()
 
-        spec.loader.exec_module = exec_module
-        return spec
+def _is_ours(finder) -> bool:
+    """Return whether `finder` is our hook, also one of an earlier copy of this module."""
+    kind = type(finder)
+    return (kind.__module__, kind.__qualname__) == (__name__, "_HostFinder")
 
 
 def hook() -> None:
     """Register as soon as Ultralytics is imported, or now if it is."""
     if HOST in sys.modules:
         register()
-    elif not any(type(finder).__qualname__ == "_HostFinder" for finder in sys.meta_path):
+    elif not any(map(_is_ours, sys.meta_path)):
         sys.meta_path.insert(0, _HostFinder())
 
 
@@ -64,7 +82,7 @@ def install() -> None:
     global autoloaded
     try:
         if os.environ.get(OPT_OUT, "1").strip().lower() in ("0", "false", "no", "off"):
-            sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _HostFinder)]
+            sys.meta_path[:] = [finder for finder in sys.meta_path if not _is_ours(finder)]
             for name in ("yolo_effnet.startup", "yolo_effnet"):
                 sys.modules.pop(name, None)
         else:

@@ -1,5 +1,7 @@
 """ImageNet weights of timm and torchvision in our backbones, by hand and as training starts."""
 
+from __future__ import annotations  # `blocks` may be half imported here, see parser.py
+
 from dataclasses import dataclass
 from pathlib import Path
 

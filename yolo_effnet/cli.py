@@ -36,13 +36,15 @@ def _yaml(args) -> None:
 
 def _weights(args) -> None:
     """Write a checkpoint of one model with ImageNet weights in its backbone."""
+    import torch
     from ultralytics import YOLO
 
     configs.model_yaml(args.name)  # an unknown name is told before anything is loaded
     model = YOLO(f"{args.name.removesuffix('.yaml')}.yaml")
     tag = args.weights or model.model.yaml["weights"]
     print(yolo_effnet.load_backbone_weights(model, weights=tag, file=args.file))
-    model.save(args.output)
+    # As YOLO.save writes it, but in full precision: half of it would cost the features three digits.
+    torch.save({"model": model.model, "train_args": {}, "version": version("ultralytics")}, args.output)
     print(f"saved to {args.output}; train from it with pretrained={args.output} or model={args.output}")
 
 

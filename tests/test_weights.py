@@ -1,0 +1,312 @@
+"""ImageNet weights: exact against timm and torchvision, automatic, and safe without a network."""
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import nn
+from ultralytics import YOLO
+from ultralytics.nn.tasks import DetectionModel
+
+import yolo_effnet
+from yolo_effnet import cli, timm_weights
+from yolo_effnet.architectures import ARCHITECTURES
+
+QUICK = {"imgsz": 64, "batch": 4, "workers": 0, "plots": False, "verbose": False, "device": "cpu"}
+# One tag for each pairing of BN eps and pixel statistics, by variant.
+TAGS = [a.weights for a in ARCHITECTURES.values()] + [
+    "tf_efficientnet_b0.ap_in1k",
+    "efficientnet_b0.ra4_e3600_r224_in1k",
+    "efficientnet_b1.ft_in1k",
+    "efficientnet_b2.ra_in1k",
+    "efficientnet_b3.ra2_in1k",
+    "efficientnet_b4.ra2_in1k",
+    "efficientnet_b5.sw_in12k_ft_in1k",
+]
+
+
+def randomize(model: nn.Module) -> nn.Module:
+    """Draw BatchNorm layers afresh, with variances so small that eps matters, and weights that go with them."""
+    for m in model.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            nn.init.uniform_(m.running_mean, -0.02, 0.02)
+            nn.init.uniform_(m.running_var, 0.005, 0.015)
+            nn.init.uniform_(m.weight, 0.8, 1.2)
+            nn.init.uniform_(m.bias, -0.2, 0.2)
+        elif isinstance(m, nn.Conv2d) and m.bias is None:
+            m.weight.data *= 0.1
+        elif isinstance(m, nn.Conv2d):
+            nn.init.normal_(m.bias, std=0.5)
+    return model.eval()
+
+
+def reference(tag: str, file: Path, **kwargs) -> nn.Module:
+    """Return timm's classifier of `tag` with random weights, after it saved them to `file`."""
+    model = randomize(timm.create_model(tag, pretrained=False, **kwargs))
+    if file.suffix == ".safetensors":
+        save_file(model.state_dict(), file)
+    else:
+        torch.save(model.state_dict(), file)
+    return model
+
+
+def config_of(tag: str, file: Path | str = "") -> dict:
+    """Return the model dict of the tag's variant with these weights and their padding."""
+    variant = tag.partition(".")[0].rpartition("_")[2]
+    padding = "same" if tag.startswith("tf_") else "symmetric"
+    config = yolo_effnet.model_config(f"yolov8-eff{variant}")
+    return {**config, "weights": tag, "weights_file": str(file), "padding": padding}
+
+
+def features(model: DetectionModel, x: torch.Tensor) -> list[torch.Tensor]:
+    outputs = []
+    with torch.no_grad():
+        for layer in model.model[:8]:
+            x = layer(x)
+            outputs.append(x)
+    return [outputs[i] for i in (3, 5, 7)]
+
+
+def expected(classifier: nn.Module, tag: str, image: torch.Tensor) -> list[torch.Tensor]:
+    """Return timm's P3, P4 and P5 of properly normalised pixels."""
+    config = timm.get_pretrained_cfg(tag)
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (config.mean, config.std))
+    with torch.no_grad():
+        _, maps = classifier.forward_intermediates((image - mean) / std, indices=[2, 3, 4])
+    return maps
+
+
+def assert_equal(got, wanted, tolerance=1e-4):
+    for a, b in zip(got, wanted, strict=True):
+        assert a.shape == b.shape
+        assert ((a - b).abs().max() / b.abs().max()).item() < tolerance
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_features_are_exactly_those_of_timm(tag, tmp_path):
+    classifier = reference(tag, tmp_path / "weights.safetensors")
+    model = DetectionModel(config_of(tag), verbose=False).eval()
+    report = yolo_effnet.load_backbone_weights(model, weights=tag, file=tmp_path / "weights.safetensors")
+    image = torch.rand(1, 3, 64, 96)
+    wanted = expected(classifier, tag, image)
+    backbone = nn.ModuleList(model.model[:8])
+    statistics = 2 * sum(isinstance(m, nn.BatchNorm2d) for m in backbone.modules())
+    assert report.tensors == len(list(backbone.parameters())) + statistics
+    assert_equal(features(model, image), wanted)
+    rebuilt = DetectionModel(copy.deepcopy(model.yaml), nc=2, verbose=False).eval()
+    rebuilt.load(model, verbose=False)
+    assert_equal(features(rebuilt, image), wanted)
+    assert_equal(features(rebuilt.fuse(verbose=False), image), wanted)
+
+
+def test_every_tag_of_timm_loads_or_is_refused_by_name():
+    listed = timm.list_models("*efficientnet_b[0-7]*", pretrained=True)
+    fitting = [tag for tag in listed if "pruned" not in tag]
+    assert len(fitting) > 30
+    for tag in set(listed) - set(fitting):
+        with pytest.raises(ValueError, match=rf"'{tag}' has pruned channels"):
+            timm_weights.pretraining(tag)
+    for tag in fitting:
+        known = timm_weights.pretraining(tag)
+        with torch.device("meta"):
+            model = timm.create_model(tag, pretrained=False)
+        assert known.bn_eps == model.bn1.eps
+        assert known.padding == ("same" if type(model.conv_stem).__name__ == "Conv2dSame" else "symmetric")
+
+
+@pytest.mark.parametrize("tag", ["tf_efficientnet_b0", "tf_efficientnet_b0.nonsense", "resnet50.a1_in1k", "", 7])
+def test_wrong_tags_are_named(tag):
+    with pytest.raises(ValueError, match=rf"weights '{tag}' is not .*tags that fit are (tf_)?efficientnet_b"):
+        timm_weights.pretraining(tag)
+
+
+@pytest.mark.parametrize("variant", ["b0", "b5"])
+@pytest.mark.parametrize("features_only", [False, True])
+def test_torchvision_names(variant, features_only, tmp_path):
+    theirs = randomize(getattr(torchvision.models, f"efficientnet_{variant}")())
+    state_dict = theirs.state_dict()
+    if features_only:
+        state_dict = {k: v for k, v in state_dict.items() if not k.startswith("classifier")}
+    torch.save(state_dict, tmp_path / "tv.pth")
+    tag = {"b0": "efficientnet_b0.ra_in1k", "b5": "efficientnet_b5.sw_in12k_ft_in1k"}[variant]
+    model = DetectionModel(config_of(tag), verbose=False).eval()
+    yolo_effnet.load_backbone_weights(model, weights=tag, file=tmp_path / "tv.pth")
+    image = torch.rand(1, 3, 64, 64)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    x, maps = (image - mean) / std, []
+    eps = 1e-5  # of the tag, which says what the file does not
+    for m in theirs.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.eps = eps
+    with torch.no_grad():
+        for layer in theirs.features[:8]:
+            x = layer(x)
+            maps.append(x)
+    assert_equal(features(model, image), [maps[i] for i in (3, 5, 7)])
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 6])
+def test_other_channel_counts_are_adapted_as_in_timm(channels, tmp_path):
+    tag = "tf_efficientnet_b0.ns_jft_in1k"
+    classifier = reference(tag, tmp_path / "weights.pth")
+    adapted = timm.create_model(tag, pretrained=False, in_chans=channels)
+    state_dict = classifier.state_dict()
+    state_dict["conv_stem.weight"] = timm.models.adapt_input_conv(channels, state_dict["conv_stem.weight"])
+    adapted.load_state_dict(state_dict)
+    model = DetectionModel(config_of(tag), ch=channels, verbose=False).eval()
+    yolo_effnet.load_backbone_weights(model, file=tmp_path / "weights.pth")
+    image = torch.rand(1, channels, 64, 64)
+    with torch.no_grad():
+        _, maps = adapted.eval().forward_intermediates((image - 0.449) / 0.226, indices=[2, 3, 4])
+    assert_equal(features(model, image), maps)
+
+
+def bad_files(folder: Path) -> dict:
+    """Write files that cannot be loaded, and return what the error of each must say."""
+    tag = "tf_efficientnet_b0.ns_jft_in1k"
+    good = timm.create_model(tag, pretrained=False).state_dict()
+    (folder / "text.pth").write_text("no weights")
+    (folder / "cut.safetensors").write_bytes(b"\x10")
+    torch.save({"epoch": 3}, folder / "empty.pth")
+    torch.save(timm.create_model("tf_efficientnet_b1", pretrained=False).state_dict(), folder / "b1.pth")
+    torch.save(timm.create_model("tf_efficientnet_b2", pretrained=False).state_dict(), folder / "b2.pth")
+    torch.save({k: v for k, v in good.items() if k != "blocks.2.1.conv_dw.weight"}, folder / "gap.pth")
+    return {
+        "missing.pth": "does not exist",
+        "text.pth": "is not a state dict of tf_efficientnet_b0.ns_jft_in1k",
+        "cut.safetensors": "is not a state dict",
+        "empty.pth": "is not a state dict",
+        "b1.pth": r"is not of this backbone .*blocks\.0\.1\.\S+' .* is left over",
+        "b2.pth": r"'blocks\.1\.1\.conv_pw\.weight'|'blocks\.\S+' is \(.*\), expected \(",
+        "gap.pth": r"'blocks\.2\.1\.conv_dw\.weight' is missing, expected \(240, 1, 5, 5\)",
+    }
+
+
+def test_files_that_do_not_fit_change_nothing(tmp_path):
+    model = DetectionModel(config_of("tf_efficientnet_b0.ns_jft_in1k"), verbose=False)
+    before = copy.deepcopy(model.state_dict())
+    for name, message in bad_files(tmp_path).items():
+        with pytest.raises(ValueError, match=message) as error:
+            yolo_effnet.load_backbone_weights(model, file=tmp_path / name)
+        assert str(tmp_path / name) in str(error.value)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_weights_of_the_other_padding_are_refused(tmp_path):
+    model = DetectionModel(yolo_effnet.model_config("yolov8-effb0"), verbose=False)
+    with pytest.raises(ValueError, match=r"padding: symmetric, but the model has padding: same; write `padding: symm"):
+        yolo_effnet.load_backbone_weights(model, weights="efficientnet_b0.ra_in1k", file=tmp_path / "any.pth")
+
+
+def test_models_without_a_backbone_or_tag_are_refused():
+    with pytest.raises(ValueError, match="no EfficientNetStem"):
+        yolo_effnet.load_backbone_weights(YOLO("yolov8n.yaml"), weights="tf_efficientnet_b0.ns_jft_in1k")
+    model = DetectionModel({**yolo_effnet.model_config("yolov8-effb0"), "weights": None}, verbose=False)
+    with pytest.raises(ValueError, match="no weights named"):
+        yolo_effnet.load_backbone_weights(model)
+    with pytest.raises(ValueError, match="is fused"):
+        yolo_effnet.load_backbone_weights(model.fuse(verbose=False), weights="tf_efficientnet_b0.ns_jft_in1k")
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory):
+    """A YAML of B0 with random weights of timm in `weights_file:` beside it, and those weights."""
+    folder = tmp_path_factory.mktemp("imagenet")
+    classifier = reference("tf_efficientnet_b0.ns_jft_in1k", folder / "weights.safetensors")
+    text = (Path(__file__).parent.parent / "models" / "yolov8-effb0.yaml").read_text(encoding="utf-8")
+    (folder / "mine.yaml").write_text(text.replace("weights_file:", "weights_file: weights.safetensors"))
+    return folder / "mine.yaml", classifier.state_dict()
+
+
+def first_weights(model: YOLO, **arguments) -> tuple:
+    """Train one epoch and return stem weights of model and EMA just before it."""
+    seen = []
+    model.add_callback(
+        "on_train_start",
+        lambda t: seen.extend(copy.deepcopy(m.model[0].conv.weight.detach()) for m in (t.model, t.ema.ema)),
+    )
+    model.train(epochs=1, **QUICK, **arguments)
+    return tuple(seen)
+
+
+def test_training_starts_from_them(imagenet, tiny_data, tmp_path, caplog):
+    file, state_dict = imagenet
+    for weight in first_weights(YOLO(file), data=tiny_data, project=tmp_path):
+        torch.testing.assert_close(weight, state_dict["conv_stem.weight"])
+
+
+def test_pretrained_false_and_checkpoints_are_left_alone(imagenet, tiny_data, tmp_path):
+    file, state_dict = imagenet
+    other = YOLO("yolov8-effb0.yaml")
+    other.save(tmp_path / "other.pt")
+    own = other.model.model[0].conv.weight.detach()
+    for weight in first_weights(YOLO(file), data=tiny_data, project=tmp_path, pretrained=False):
+        assert not torch.allclose(weight, state_dict["conv_stem.weight"])
+    path = str(tmp_path / "other.pt")
+    for model, arguments in ((YOLO(file), {"pretrained": path}), (YOLO(path), {}), (YOLO(file).load(path), {})):
+        for weight in first_weights(model, data=tiny_data, project=tmp_path, **arguments):
+            torch.testing.assert_close(weight, own, atol=1e-3, rtol=1e-3)
+
+
+def test_wrong_file_stops_before_training(imagenet, tiny_data, tmp_path):
+    text = imagenet[0].read_text(encoding="utf-8")
+    (tmp_path / "wrong.yaml").write_text(text.replace("weights.safetensors", "nowhere.pth"))
+    with pytest.raises(ValueError, match=r"nowhere\.pth' does not exist"):
+        YOLO(tmp_path / "wrong.yaml").train(data=tiny_data, epochs=1, project=tmp_path, **QUICK)
+
+
+def run(*command, **env) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *map(str, command)], env={**os.environ, **env}, text=True, capture_output=True, check=False
+    )
+
+
+def test_without_network_training_goes_on_after_a_warning(tiny_data, tmp_path):
+    """A fresh cache and a closed port for the hub, in a process of its own, which reads both at its start."""
+    code = (
+        "from ultralytics import YOLO\n"
+        f"YOLO('yolov8-effb0.yaml').train(data=r'{tiny_data}', epochs=1, imgsz=64, batch=4, workers=0, plots=False, "
+        f"device='cpu', project=r'{tmp_path}')\n"
+    )
+    done = run("-c", code, HF_HOME=str(tmp_path / "hub"), HF_ENDPOINT="http://127.0.0.1:9")
+    assert done.returncode == 0, done.stderr
+    warnings = [line for line in (done.stdout + done.stderr).splitlines() if "from random weights" in line]
+    assert len(warnings) == 2
+    for word in ("tf_efficientnet_b0.ns_jft_in1k", "127.0.0.1:9", "HF_ENDPOINT", "weights_file", "pretrained=False"):
+        assert word in warnings[0]
+    assert "starts" in warnings[0]
+    assert "started" in warnings[1]
+
+
+def test_a_filled_cache_needs_no_network(imagenet, tmp_path):
+    snapshot = tmp_path / "hub/models--timm--tf_efficientnet_b0.ns_jft_in1k/snapshots/0123abcd"
+    snapshot.mkdir(parents=True)
+    refs = snapshot.parents[1] / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("0123abcd")
+    (snapshot / "model.safetensors").write_bytes((imagenet[0].parent / "weights.safetensors").read_bytes())
+    out = tmp_path / "start.pt"
+    code = (
+        "import sys; from yolo_effnet.cli import main; sys.exit(main(['weights', 'yolov8-effb0', '-o', sys.argv[1]]))"
+    )
+    done = run("-c", code, out, HF_HUB_CACHE=str(tmp_path / "hub"), HF_ENDPOINT="http://127.0.0.1:9")
+    assert done.returncode == 0, done.stderr
+    assert "backbone tensors" in done.stdout
+    torch.testing.assert_close(YOLO(out).model.model[0].conv.weight.detach(), imagenet[1]["conv_stem.weight"])
+
+
+def test_cli_takes_a_file_and_names_errors(imagenet, tmp_path, capsys):
+    weights = imagenet[0].parent / "weights.safetensors"
+    out = tmp_path / "start.pt"
+    assert cli.main(["weights", "yolov8-effb0.yaml", "-o", str(out), "--file", str(weights)]) == 0
+    assert str(weights) in capsys.readouterr().out
+    assert out.is_file()
+    assert cli.main(["weights", "yolov8-effb1", "-o", str(out), "--file", str(weights)]) == 2
+    assert "is not of this backbone" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from backbones import features, randomize
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import initialize_weights
@@ -19,26 +20,6 @@ from yolo_effnet.blocks import (
     set_drop_path,
     set_padding,
 )
-
-
-def randomize(model: nn.Module) -> nn.Module:
-    """Give every BatchNorm other statistics than its initial ones, as training would."""
-    for m in model.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            nn.init.uniform_(m.running_mean, -0.2, 0.2)
-            nn.init.uniform_(m.running_var, 0.5, 1.5)
-            nn.init.uniform_(m.weight, 0.8, 1.2)
-            nn.init.uniform_(m.bias, -0.2, 0.2)
-    return model
-
-
-def backbone(model: DetectionModel, x: torch.Tensor) -> list[torch.Tensor]:
-    """Return P3, P4 and P5 as the backbone rows compute them."""
-    outputs = []
-    for layer in model.model[:8]:
-        x = layer(x)
-        outputs.append(x)
-    return [outputs[i] for i in (3, 5, 7)]
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -126,9 +107,9 @@ def test_fuse_folds_every_batchnorm(name):
     model = randomize(DetectionModel(yolo_effnet.model_config(name), verbose=False)).eval()
     x = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
-        before = [*backbone(model, x), model(x)[0]]
+        before = [*features(model, x), model(x)[0]]
         model.fuse(verbose=False)
-        after = [*backbone(model, x), model(x)[0]]
+        after = [*features(model, x), model(x)[0]]
     assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
     for a, b in zip(before, after, strict=True):
         assert ((a - b).abs().max() / a.abs().max()).item() < 1e-4

@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from backbones import features, randomize
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
@@ -17,24 +18,14 @@ def tensors(module: nn.Module) -> list[torch.Tensor]:
     return [v for k, v in module.state_dict().items() if k.rpartition(".")[2] not in skip]
 
 
-def randomize(reference: nn.Module) -> None:
-    """Draw all weights and statistics afresh, at a scale that keeps activations near one."""
-    for m in reference.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            m.eps = 1e-3
-            nn.init.uniform_(m.running_mean, -0.2, 0.2)
-            nn.init.uniform_(m.running_var, 0.5, 1.5)
-            nn.init.uniform_(m.weight, 0.8, 1.2)
-            nn.init.uniform_(m.bias, -0.2, 0.2)
-        elif isinstance(m, nn.Conv2d) and m.bias is not None:
-            nn.init.normal_(m.bias, std=0.5)
-
-
 @pytest.mark.parametrize("variant", ARCHITECTURES)
 @pytest.mark.parametrize(("prefix", "padding"), [("tf_", "same"), ("", "symmetric")])
 def test_features_equal_those_of_timm(variant, prefix, padding):
     reference = timm.create_model(f"{prefix}efficientnet_{variant}", features_only=True, pretrained=False).eval()
     randomize(reference)
+    for m in reference.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.eps = 1e-3
     model = DetectionModel({**yolo_effnet.model_config(f"yolov8-eff{variant}"), "padding": padding}, verbose=False)
     ours = model.eval().model[:8]
     for source, target in zip(tensors(reference), tensors(ours), strict=True):
@@ -45,11 +36,7 @@ def test_features_equal_those_of_timm(variant, prefix, padding):
     stem = ours[0]
     with torch.no_grad():
         expected = reference((image - stem.mean) / stem.std)[2:]
-        x, got = image, []
-        for layer in ours:
-            x = layer(x)
-            got.append(x)
-    for a, b in zip((got[3], got[5], got[7]), expected, strict=True):
+    for a, b in zip(features(model, image), expected, strict=True):
         assert a.shape == b.shape
         assert ((a - b).abs().max() / b.abs().max()).item() < 1e-4
 

@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from backbones import features, randomize
 from safetensors.torch import save_file
 from torch import nn
 from ultralytics import YOLO
@@ -32,24 +33,9 @@ TAGS = [a.weights for a in ARCHITECTURES.values()] + [
 ]
 
 
-def randomize(model: nn.Module) -> nn.Module:
-    """Draw BatchNorm layers afresh, with variances so small that eps matters, and weights that go with them."""
-    for m in model.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            nn.init.uniform_(m.running_mean, -0.02, 0.02)
-            nn.init.uniform_(m.running_var, 0.005, 0.015)
-            nn.init.uniform_(m.weight, 0.8, 1.2)
-            nn.init.uniform_(m.bias, -0.2, 0.2)
-        elif isinstance(m, nn.Conv2d) and m.bias is None:
-            m.weight.data *= 0.1
-        elif isinstance(m, nn.Conv2d):
-            nn.init.normal_(m.bias, std=0.5)
-    return model.eval()
-
-
 def reference(tag: str, file: Path, **kwargs) -> nn.Module:
     """Return timm's classifier of `tag` with random weights, after it saved them to `file`."""
-    model = randomize(timm.create_model(tag, pretrained=False, **kwargs))
+    model = randomize(timm.create_model(tag, pretrained=False, **kwargs), scale=0.1).eval()
     if file.suffix == ".safetensors":
         save_file(model.state_dict(), file)
     else:
@@ -63,15 +49,6 @@ def config_of(tag: str, file: Path | str = "") -> dict:
     padding = "same" if tag.startswith("tf_") else "symmetric"
     config = yolo_effnet.model_config(f"yolov8-eff{variant}")
     return {**config, "weights": tag, "weights_file": str(file), "padding": padding}
-
-
-def features(model: DetectionModel, x: torch.Tensor) -> list[torch.Tensor]:
-    outputs = []
-    with torch.no_grad():
-        for layer in model.model[:8]:
-            x = layer(x)
-            outputs.append(x)
-    return [outputs[i] for i in (3, 5, 7)]
 
 
 def expected(classifier: nn.Module, tag: str, image: torch.Tensor) -> list[torch.Tensor]:
@@ -130,7 +107,7 @@ def test_wrong_tags_are_named(tag):
 @pytest.mark.parametrize("variant", ["b0", "b5"])
 @pytest.mark.parametrize("features_only", [False, True])
 def test_torchvision_names(variant, features_only, tmp_path):
-    theirs = randomize(getattr(torchvision.models, f"efficientnet_{variant}")())
+    theirs = randomize(getattr(torchvision.models, f"efficientnet_{variant}")(), scale=0.1).eval()
     state_dict = theirs.state_dict()
     if features_only:
         state_dict = {k: v for k, v in state_dict.items() if not k.startswith("classifier")}

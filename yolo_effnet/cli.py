@@ -41,8 +41,7 @@ def _weights(args) -> None:
 
     configs.model_yaml(args.name)  # an unknown name is told before anything is loaded
     model = YOLO(f"{args.name.removesuffix('.yaml')}.yaml")
-    tag = args.weights or model.model.yaml["weights"]
-    print(yolo_effnet.load_backbone_weights(model, weights=tag, file=args.file))
+    print(yolo_effnet.load_backbone_weights(model, weights=args.weights, file=args.file))
     # As YOLO.save writes it, but in full precision: half of it would cost the features three digits.
     torch.save({"model": model.model, "train_args": {}, "version": version("ultralytics")}, args.output)
     print(f"saved to {args.output}; train from it with pretrained={args.output} or model={args.output}")

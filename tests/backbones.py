@@ -1,7 +1,15 @@
-"""Random backbones, and their features, for several test files."""
+"""Random backbones of timm and ours, and their features, for several test files."""
 
+from pathlib import Path
+
+import numpy as np
+import timm
 import torch
+from safetensors.torch import save_file
 from torch import nn
+from ultralytics import YOLO
+
+import yolo_effnet
 
 
 def randomize(model: nn.Module, scale: float = 1.0) -> nn.Module:
@@ -30,3 +38,49 @@ def features(model, x: torch.Tensor) -> list[torch.Tensor]:
             x = layer(x)
             outputs.append(x)
     return [outputs[i] for i in (3, 5, 7)]
+
+
+def reference(tag: str, file: Path, half: bool = False) -> nn.Module:
+    """Return timm's classifier of `tag` with random weights, after it saved them to `file`.
+
+    With `half`, they are numbers that half precision holds exactly, as Ultralytics rounds checkpoints to it.
+    """
+    model = randomize(timm.create_model(tag, pretrained=False), scale=0.1).eval()
+    if half:
+        model.half().float()
+    if file.suffix == ".safetensors":
+        save_file(model.state_dict(), file)
+    else:
+        torch.save(model.state_dict(), file)
+    return model
+
+
+def config_of(tag: str, file: Path | str = "") -> dict:
+    """Return the model dict of the tag's variant with these weights and their padding."""
+    variant = tag.partition(".")[0].rpartition("_")[2]
+    padding = "same" if tag.startswith("tf_") else "symmetric"
+    config = yolo_effnet.model_config(f"yolov8-eff{variant}")
+    return {**config, "weights": tag, "weights_file": str(file), "padding": padding}
+
+
+def expected(classifier: nn.Module, tag: str, image: torch.Tensor) -> list[torch.Tensor]:
+    """Return timm's P3, P4 and P5 of properly normalised pixels."""
+    config = timm.get_pretrained_cfg(tag)
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (config.mean, config.std))
+    with torch.no_grad():
+        _, maps = classifier.forward_intermediates((image - mean) / std, indices=[2, 3, 4])
+    return maps
+
+
+def assert_equal(got, wanted, tolerance=1e-4):
+    for a, b in zip(got, wanted, strict=True):
+        assert a.shape == b.shape
+        assert ((a - b).abs().max() / b.abs().max()).item() < tolerance
+
+
+def features_of_file(file: Path, image: np.ndarray, fused: bool) -> list[np.ndarray]:
+    """Return P3, P4 and P5 of a checkpoint, in a process that knows no more than its path."""
+    model = YOLO(file).model.eval()
+    if fused:
+        model.fuse(verbose=False)
+    return [x.numpy() for x in features(model, torch.from_numpy(image))]

@@ -1,26 +1,23 @@
-"""ImageNet weights: exact against timm and torchvision, automatic, and safe without a network."""
+"""ImageNet weights: exact against timm and torchvision, and bad tags and files named."""
 
 import copy
-import os
-import subprocess
-import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 import torchvision
-from backbones import features, randomize
-from safetensors.torch import save_file
+from backbones import assert_equal, config_of, expected, features, features_of_file, randomize, reference
 from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_effnet
-from yolo_effnet import cli, timm_weights
+from yolo_effnet import timm_weights
 from yolo_effnet.architectures import ARCHITECTURES
 
-QUICK = {"imgsz": 64, "batch": 4, "workers": 0, "plots": False, "verbose": False, "device": "cpu"}
 # One tag for each pairing of BN eps and pixel statistics, by variant.
 TAGS = [a.weights for a in ARCHITECTURES.values()] + [
     "tf_efficientnet_b0.ap_in1k",
@@ -33,41 +30,15 @@ TAGS = [a.weights for a in ARCHITECTURES.values()] + [
 ]
 
 
-def reference(tag: str, file: Path, **kwargs) -> nn.Module:
-    """Return timm's classifier of `tag` with random weights, after it saved them to `file`."""
-    model = randomize(timm.create_model(tag, pretrained=False, **kwargs), scale=0.1).eval()
-    if file.suffix == ".safetensors":
-        save_file(model.state_dict(), file)
-    else:
-        torch.save(model.state_dict(), file)
-    return model
-
-
-def config_of(tag: str, file: Path | str = "") -> dict:
-    """Return the model dict of the tag's variant with these weights and their padding."""
-    variant = tag.partition(".")[0].rpartition("_")[2]
-    padding = "same" if tag.startswith("tf_") else "symmetric"
-    config = yolo_effnet.model_config(f"yolov8-eff{variant}")
-    return {**config, "weights": tag, "weights_file": str(file), "padding": padding}
-
-
-def expected(classifier: nn.Module, tag: str, image: torch.Tensor) -> list[torch.Tensor]:
-    """Return timm's P3, P4 and P5 of properly normalised pixels."""
-    config = timm.get_pretrained_cfg(tag)
-    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (config.mean, config.std))
-    with torch.no_grad():
-        _, maps = classifier.forward_intermediates((image - mean) / std, indices=[2, 3, 4])
-    return maps
-
-
-def assert_equal(got, wanted, tolerance=1e-4):
-    for a, b in zip(got, wanted, strict=True):
-        assert a.shape == b.shape
-        assert ((a - b).abs().max() / b.abs().max()).item() < tolerance
+@pytest.fixture(scope="module")
+def elsewhere():
+    """Submit calls to a process that built none of the models, as one on another machine would."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        yield pool.submit
 
 
 @pytest.mark.parametrize("tag", TAGS)
-def test_features_are_exactly_those_of_timm(tag, tmp_path):
+def test_features_are_exactly_those_of_timm(tag, elsewhere, tmp_path):
     classifier = reference(tag, tmp_path / "weights.safetensors")
     model = DetectionModel(config_of(tag), verbose=False).eval()
     report = yolo_effnet.load_backbone_weights(model, weights=tag, file=tmp_path / "weights.safetensors")
@@ -77,6 +48,11 @@ def test_features_are_exactly_those_of_timm(tag, tmp_path):
     statistics = 2 * sum(isinstance(m, nn.BatchNorm2d) for m in backbone.modules())
     assert report.tensors == len(list(backbone.parameters())) + statistics
     assert_equal(features(model, image), wanted)
+    saved = tmp_path / "saved.pt"
+    torch.save({"model": model, "train_args": {}}, saved)
+    for fused in (False, True):
+        assert_equal(map(torch.from_numpy, elsewhere(features_of_file, saved, image.numpy(), fused).result()), wanted)
+    saved.unlink()  # up to 400 MB
     rebuilt = DetectionModel(copy.deepcopy(model.yaml), nc=2, verbose=False).eval()
     rebuilt.load(model, verbose=False)
     assert_equal(features(rebuilt, image), wanted)
@@ -190,100 +166,3 @@ def test_models_without_a_backbone_or_tag_are_refused():
         yolo_effnet.load_backbone_weights(model)
     with pytest.raises(ValueError, match="is fused"):
         yolo_effnet.load_backbone_weights(model.fuse(verbose=False), weights="tf_efficientnet_b0.ns_jft_in1k")
-
-
-@pytest.fixture(scope="module")
-def imagenet(tmp_path_factory):
-    """A YAML of B0 with random weights of timm in `weights_file:` beside it, and those weights."""
-    folder = tmp_path_factory.mktemp("imagenet")
-    classifier = reference("tf_efficientnet_b0.ns_jft_in1k", folder / "weights.safetensors")
-    text = (Path(__file__).parent.parent / "models" / "yolov8-effb0.yaml").read_text(encoding="utf-8")
-    (folder / "mine.yaml").write_text(text.replace("weights_file:", "weights_file: weights.safetensors"))
-    return folder / "mine.yaml", classifier.state_dict()
-
-
-def first_weights(model: YOLO, **arguments) -> tuple:
-    """Train one epoch and return stem weights of model and EMA just before it."""
-    seen = []
-    model.add_callback(
-        "on_train_start",
-        lambda t: seen.extend(copy.deepcopy(m.model[0].conv.weight.detach()) for m in (t.model, t.ema.ema)),
-    )
-    model.train(epochs=1, **QUICK, **arguments)
-    return tuple(seen)
-
-
-def test_training_starts_from_them(imagenet, tiny_data, tmp_path, caplog):
-    file, state_dict = imagenet
-    for weight in first_weights(YOLO(file), data=tiny_data, project=tmp_path):
-        torch.testing.assert_close(weight, state_dict["conv_stem.weight"])
-
-
-def test_pretrained_false_and_checkpoints_are_left_alone(imagenet, tiny_data, tmp_path):
-    file, state_dict = imagenet
-    other = YOLO("yolov8-effb0.yaml")
-    other.save(tmp_path / "other.pt")
-    own = other.model.model[0].conv.weight.detach()
-    for weight in first_weights(YOLO(file), data=tiny_data, project=tmp_path, pretrained=False):
-        assert not torch.allclose(weight, state_dict["conv_stem.weight"])
-    path = str(tmp_path / "other.pt")
-    for model, arguments in ((YOLO(file), {"pretrained": path}), (YOLO(path), {}), (YOLO(file).load(path), {})):
-        for weight in first_weights(model, data=tiny_data, project=tmp_path, **arguments):
-            torch.testing.assert_close(weight, own, atol=1e-3, rtol=1e-3)
-
-
-def test_wrong_file_stops_before_training(imagenet, tiny_data, tmp_path):
-    text = imagenet[0].read_text(encoding="utf-8")
-    (tmp_path / "wrong.yaml").write_text(text.replace("weights.safetensors", "nowhere.pth"))
-    with pytest.raises(ValueError, match=r"nowhere\.pth' does not exist"):
-        YOLO(tmp_path / "wrong.yaml").train(data=tiny_data, epochs=1, project=tmp_path, **QUICK)
-
-
-def run(*command, **env) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, *map(str, command)], env={**os.environ, **env}, text=True, capture_output=True, check=False
-    )
-
-
-def test_without_network_training_goes_on_after_a_warning(tiny_data, tmp_path):
-    """A fresh cache and a closed port for the hub, in a process of its own, which reads both at its start."""
-    code = (
-        "from ultralytics import YOLO\n"
-        f"YOLO('yolov8-effb0.yaml').train(data=r'{tiny_data}', epochs=1, imgsz=64, batch=4, workers=0, plots=False, "
-        f"device='cpu', project=r'{tmp_path}')\n"
-    )
-    done = run("-c", code, HF_HOME=str(tmp_path / "hub"), HF_ENDPOINT="http://127.0.0.1:9")
-    assert done.returncode == 0, done.stderr
-    warnings = [line for line in (done.stdout + done.stderr).splitlines() if "from random weights" in line]
-    assert len(warnings) == 2
-    for word in ("tf_efficientnet_b0.ns_jft_in1k", "127.0.0.1:9", "HF_ENDPOINT", "weights_file", "pretrained=False"):
-        assert word in warnings[0]
-    assert "starts" in warnings[0]
-    assert "started" in warnings[1]
-
-
-def test_a_filled_cache_needs_no_network(imagenet, tmp_path):
-    snapshot = tmp_path / "hub/models--timm--tf_efficientnet_b0.ns_jft_in1k/snapshots/0123abcd"
-    snapshot.mkdir(parents=True)
-    refs = snapshot.parents[1] / "refs"
-    refs.mkdir()
-    (refs / "main").write_text("0123abcd")
-    (snapshot / "model.safetensors").write_bytes((imagenet[0].parent / "weights.safetensors").read_bytes())
-    out = tmp_path / "start.pt"
-    code = (
-        "import sys; from yolo_effnet.cli import main; sys.exit(main(['weights', 'yolov8-effb0', '-o', sys.argv[1]]))"
-    )
-    done = run("-c", code, out, HF_HUB_CACHE=str(tmp_path / "hub"), HF_ENDPOINT="http://127.0.0.1:9")
-    assert done.returncode == 0, done.stderr
-    assert "backbone tensors" in done.stdout
-    torch.testing.assert_close(YOLO(out).model.model[0].conv.weight.detach(), imagenet[1]["conv_stem.weight"])
-
-
-def test_cli_takes_a_file_and_names_errors(imagenet, tmp_path, capsys):
-    weights = imagenet[0].parent / "weights.safetensors"
-    out = tmp_path / "start.pt"
-    assert cli.main(["weights", "yolov8-effb0.yaml", "-o", str(out), "--file", str(weights)]) == 0
-    assert str(weights) in capsys.readouterr().out
-    assert out.is_file()
-    assert cli.main(["weights", "yolov8-effb1", "-o", str(out), "--file", str(weights)]) == 2
-    assert "is not of this backbone" in capsys.readouterr().err

@@ -11,7 +11,7 @@ import torch
 
 from yolo_effnet.architectures import ARCHITECTURES
 
-_PROBE_SECONDS = 5  # for a first answer of the hub, which huggingface_hub itself retries for half a minute
+_PROBE_SECONDS = 5  # for the first byte of a file, which huggingface_hub itself retries for a minute and more
 
 
 class WeightsUnavailableError(RuntimeError):
@@ -20,9 +20,9 @@ class WeightsUnavailableError(RuntimeError):
     def __init__(self, tag: str, why: str):
         """Name the weights, what failed and the three remedies."""
         super().__init__(
-            f"the ImageNet weights '{tag}' are not in the cache and {why}. Set HF_ENDPOINT to a mirror of "
-            "huggingface.co, or name a local file with `weights_file:` in the model YAML, or train from scratch with "
-            "pretrained=False"
+            f"the ImageNet weights '{tag}' are not in the cache and {' '.join(why.split())}. Set HF_ENDPOINT to a "
+            "mirror of huggingface.co, or name a local file with `weights_file:` in the model YAML, or train from "
+            "scratch with pretrained=False"
         )
 
 
@@ -94,15 +94,19 @@ def pretraining(tag: str) -> Pretraining:
 
 
 def _probe(url: str) -> str | None:
-    """Return why `url` cannot be reached, or None where a server answers within the time allowed."""
+    """Return why the file at `url` cannot be had, or None where its first byte comes within the time allowed."""
     result = [f"no answer within {_PROBE_SECONDS} s"]
 
     def ask() -> None:
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_PROBE_SECONDS):
-                result[0] = None
-        except urllib.error.HTTPError:
-            result[0] = None  # it answers; huggingface_hub knows what to make of that
+            # A byte of the file, as the hub only redirects to the servers that hold the files.
+            request = urllib.request.Request(url, headers={"Range": "bytes=0-0"})
+            with urllib.request.urlopen(request, timeout=_PROBE_SECONDS) as answer:
+                answer.read(1)
+            result[0] = None
+        except urllib.error.HTTPError as error:
+            # Another name for the file, or a token, may help, and huggingface_hub knows them; a busy server it retries.
+            result[0] = None if error.code in (401, 403, 404) else str(error)
         except Exception as error:
             result[0] = f"{type(error).__name__}: {getattr(error, 'reason', error)}"
 

@@ -1,0 +1,302 @@
+"""ImageNet weights as training starts: automatic, on every rank, through an interruption, and without a network."""
+
+import copy
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import gloo
+import pytest
+import torch
+from backbones import assert_equal, expected, features, reference
+from torch import nn
+from ultralytics import YOLO
+
+from yolo_effnet import cli
+
+TAG = "tf_efficientnet_b0.ns_jft_in1k"
+QUICK = {"imgsz": 64, "batch": 4, "workers": 0, "plots": False, "verbose": False, "device": "cpu"}
+CLOSED = "http://127.0.0.1:9"
+
+
+def write_model(folder: Path, tag: str = TAG, half: bool = False) -> tuple[Path, nn.Module]:
+    """Write random weights of timm and a YAML of B0 that names them; return the YAML's path and timm's model."""
+    classifier = reference(tag, folder / "weights.safetensors", half=half)
+    text = (Path(__file__).parent.parent / "models" / "yolov8-effb0.yaml").read_text(encoding="utf-8")
+    text = text.replace("weights_file:", "weights_file: weights.safetensors").replace(
+        f"weights: {TAG}", f"weights: {tag}"
+    )
+    (folder / "mine.yaml").write_text(text)
+    return folder / "mine.yaml", classifier
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory):
+    """A YAML of B0 with random weights of timm in `weights_file:` beside it, and those weights."""
+    file, classifier = write_model(tmp_path_factory.mktemp("imagenet"))
+    return file, classifier.state_dict()
+
+
+def first_weights(model: YOLO, **arguments) -> tuple:
+    """Train one epoch and return stem weights of model and EMA just before it."""
+    seen = []
+    model.add_callback(
+        "on_train_start",
+        lambda t: seen.extend(copy.deepcopy(m.model[0].conv.weight.detach()) for m in (t.model, t.ema.ema)),
+    )
+    model.train(epochs=1, **QUICK, **arguments)
+    return tuple(seen)
+
+
+def test_training_starts_from_them(imagenet, tiny_data, tmp_path):
+    file, state_dict = imagenet
+    for weight in first_weights(YOLO(file), data=tiny_data, project=tmp_path):
+        torch.testing.assert_close(weight, state_dict["conv_stem.weight"])
+
+
+def test_every_rank_of_several_starts_from_them(imagenet, tiny_data, tmp_path):
+    """Started by Ultralytics' own launcher, whose workers parse the YAML anew, each with a seed of its own."""
+    file, state_dict = imagenet
+    model = YOLO(file)
+    model.add_callback("on_train_start", gloo.record("start", tmp_path))
+    model.add_callback("on_fit_epoch_end", gloo.record("end", tmp_path))
+    model.train(trainer=gloo.GlooTrainer, data=tiny_data, epochs=1, project=tmp_path, **QUICK)
+    for moment in ("start", "end"):
+        ranks = [torch.load(tmp_path / f"{moment}{rank}.pt") for rank in range(gloo.RANKS)]
+        for k, weight in ranks[0]["model"].items():
+            if "running_" not in k and "num_batches" not in k:
+                torch.testing.assert_close(ranks[1]["model"][k], weight, rtol=0, atol=0)
+        if moment == "start":
+            for saved in (r[k] for r in ranks for k in ("model", "ema")):
+                torch.testing.assert_close(saved["model.0.conv.weight"], state_dict["conv_stem.weight"])
+                torch.testing.assert_close(
+                    saved["model.7.0.project.bn.running_var"], state_dict["blocks.6.0.bn3.running_var"]
+                )
+
+
+def test_pretrained_false_and_checkpoints_are_left_alone(imagenet, tiny_data, tmp_path):
+    file, state_dict = imagenet
+    other = YOLO("yolov8-effb0.yaml")
+    other.save(tmp_path / "other.pt")
+    own = other.model.model[0].conv.weight.detach()
+    for weight in first_weights(YOLO(file), data=tiny_data, project=tmp_path, pretrained=False):
+        assert not torch.allclose(weight, state_dict["conv_stem.weight"])
+    path = str(tmp_path / "other.pt")
+    for model, arguments in ((YOLO(file), {"pretrained": path}), (YOLO(path), {}), (YOLO(file).load(path), {})):
+        for weight in first_weights(model, data=tiny_data, project=tmp_path, **arguments):
+            torch.testing.assert_close(weight, own, atol=1e-3, rtol=1e-3)
+
+
+def test_wrong_file_stops_before_training(imagenet, tiny_data, tmp_path):
+    text = imagenet[0].read_text(encoding="utf-8")
+    (tmp_path / "wrong.yaml").write_text(text.replace("weights.safetensors", "nowhere.pth"))
+    with pytest.raises(ValueError, match=r"nowhere\.pth' does not exist"):
+        YOLO(tmp_path / "wrong.yaml").train(data=tiny_data, epochs=1, project=tmp_path, **QUICK)
+
+
+def run(*command, cwd=None, **env) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=cwd,
+        env={**os.environ, **env},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+
+
+TRAIN_AND_DIE = """
+import os, signal, sys
+from ultralytics import YOLO
+
+def die(trainer):
+    if trainer.epoch == 1:  # after the first of two batches
+        os.kill(os.getpid(), signal.SIGKILL)
+
+model = YOLO(sys.argv[1])
+model.add_callback("on_train_batch_end", die)
+options = dict(imgsz=64, batch=4, workers=0, plots=False, device="cpu")
+model.train(data=sys.argv[2], project=sys.argv[3], epochs=3, freeze=8, **options)
+"""
+RESUME = """
+import sys, torch
+from ultralytics import YOLO
+
+def record(trainer):
+    state = {k: getattr(trainer, k).state_dict() for k in ("model", "optimizer")}
+    torch.save({**state, "ema": trainer.ema.ema.state_dict(), "epoch": trainer.start_epoch}, sys.argv[2])
+
+model = YOLO(sys.argv[1])
+model.add_callback("on_train_start", record)
+model.train(resume=True)
+"""
+
+
+def test_a_killed_training_resumes_from_the_same_numbers(tiny_data, tmp_path):
+    """With a frozen backbone, and weights that the half precision of checkpoints holds, P3-P5 stay timm's."""
+    tag = "tf_efficientnet_b0.ap_in1k"
+    file, classifier = write_model(tmp_path, tag, half=True)
+    offline = {"HF_HOME": str(tmp_path / "hub"), "HF_ENDPOINT": CLOSED}
+    done = run("-c", TRAIN_AND_DIE, file, tiny_data, tmp_path, **offline)
+    assert done.returncode == -9, done.stdout + done.stderr
+    log = f"ImageNet weights {tag} (mean (0.5, 0.5, 0.5), std (0.5, 0.5, 0.5), BN eps 0.001, padding same) from "
+    (line,) = [line for line in done.stdout.splitlines() if "ImageNet" in line]
+    assert line.startswith(log)
+    assert line.endswith("weights.safetensors: 304/304 backbone tensors")
+
+    last = tmp_path / "train" / "weights" / "last.pt"
+    results = tmp_path / "train" / "results.csv"
+    before = torch.load(last, weights_only=False)
+    first_epoch = results.read_text().splitlines()
+    assert len(first_epoch) == 2
+    done = run("-c", RESUME, last, tmp_path / "resumed.pt", **offline)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ImageNet" not in done.stdout + done.stderr
+    resumed = torch.load(tmp_path / "resumed.pt")
+    assert resumed["epoch"] == 1
+    for k, v in before["ema"].float().state_dict().items():
+        assert torch.equal(resumed["model"][k], v)
+        assert torch.equal(resumed["ema"][k], v)
+    for i, state in before["optimizer"]["state"].items():
+        assert torch.equal(resumed["optimizer"]["state"][i]["exp_avg"], state["exp_avg"].float())
+    rows = results.read_text().splitlines()
+    assert rows[:2] == first_epoch
+    assert [row.split(",")[0] for row in rows[1:]] == ["1", "2", "3"]
+    image = torch.rand(1, 3, 64, 96)
+    assert_equal(features(YOLO(last).model.eval(), image), expected(classifier, tag, image))
+
+
+def test_without_network_training_goes_on_after_a_warning(tiny_data, tmp_path):
+    """A fresh cache and a closed port for the hub, in a process of its own, which reads both at its start."""
+    code = (
+        "from ultralytics import YOLO\n"
+        f"YOLO('yolov8-effb0.yaml').train(data=r'{tiny_data}', epochs=1, imgsz=64, batch=4, workers=0, plots=False, "
+        f"device='cpu', project=r'{tmp_path}')\n"
+    )
+    done = run("-c", code, HF_HOME=str(tmp_path / "hub"), HF_ENDPOINT=CLOSED)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    warnings = [line for line in lines if "from random weights" in line]
+    assert len(warnings) == 2
+    for word in (TAG, CLOSED, "HF_ENDPOINT", "weights_file", "pretrained=False"):
+        assert word in warnings[0]
+    assert "starts" in warnings[0]
+    assert "started" in warnings[1]
+    assert warnings[1] == lines[-1]
+
+
+class Answer(BaseHTTPRequestHandler):
+    """One answer of a `Hub`."""
+
+    def do_HEAD(self):
+        """Tell of a file."""
+        self.answer(b"")
+
+    def do_GET(self):
+        """Send a file, or an empty object of the API."""
+        self.answer(self.server.content if "resolve" in self.path else b"{}")
+
+    def answer(self, content: bytes):
+        """Send headers and `content`."""
+        failure = self.server.failure
+        if failure == "stalls":
+            self.server.over.wait()
+        redirected = failure == "redirects to a closed port"
+        self.send_response(503 if failure == "is busy" else 302 if redirected else 200)
+        if redirected:
+            self.send_header("Location", f"{CLOSED}/file")
+        if failure != "is no hub":
+            self.send_header("ETag", '"0123abcd"')
+            self.send_header("X-Repo-Commit", "0123abcd" * 5)
+        self.send_header("Content-Length", str(len(self.server.content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args):
+        """Print nothing."""
+
+
+class Hub(ThreadingHTTPServer):
+    """A hub on this machine that holds one file, or fails in the way of `failure`."""
+
+    daemon_threads = True
+
+    def __init__(self, content: bytes, failure: str | None):
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.content, self.failure, self.over = content, failure, threading.Event()
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *args):
+        self.over.set()
+        self.shutdown()
+        super().__exit__(*args)
+
+
+def test_weights_come_from_a_hub_once(imagenet, tmp_path):
+    content = (imagenet[0].parent / "weights.safetensors").read_bytes()
+    code = "import sys; from yolo_effnet.cli import main; sys.exit(main(['weights', 'yolov8-effb0', '-o', 'start.pt']))"
+    with Hub(content, None) as hub:
+        endpoint = f"http://127.0.0.1:{hub.server_port}"
+        for HF_ENDPOINT in (endpoint, CLOSED):
+            done = run("-c", code, cwd=tmp_path, HF_HOME=str(tmp_path / "hub"), HF_ENDPOINT=HF_ENDPOINT)
+            assert done.returncode == 0, done.stderr
+            assert "304/304 backbone tensors" in done.stdout
+    torch.testing.assert_close(
+        YOLO(tmp_path / "start.pt").model.model[0].conv.weight.detach(), imagenet[1]["conv_stem.weight"]
+    )
+
+
+DOWNLOAD = """
+import time
+from yolo_effnet import timm_weights
+source, start = timm_weights.pretraining("tf_efficientnet_b0.ns_jft_in1k"), time.monotonic()
+try:
+    timm_weights.download(source)
+except timm_weights.WeightsUnavailableError as error:
+    print(f"{time.monotonic() - start} {error}")
+"""
+
+
+@pytest.mark.parametrize("failure", ["is busy", "stalls", "redirects to a closed port", "is no hub"])
+def test_a_hub_that_fails_is_told_soon(failure, tmp_path):
+    """Long before huggingface_hub has made its retries, which take 23 s and more."""
+    with Hub(b"weights", failure) as hub:
+        endpoint = f"http://127.0.0.1:{hub.server_port}"
+        done = run("-c", DOWNLOAD, HF_HOME=str(tmp_path), HF_ENDPOINT=endpoint)
+    seconds, _, message = done.stdout.strip().partition(" ")
+    assert float(seconds) < 10
+    assert f"'{TAG}' are not in the cache and could not be downloaded from {endpoint}" in message
+    assert "\n" not in message
+
+
+def test_a_filled_cache_needs_no_network(imagenet, tmp_path):
+    snapshot = tmp_path / "hub/models--timm--tf_efficientnet_b0.ns_jft_in1k/snapshots/0123abcd"
+    snapshot.mkdir(parents=True)
+    refs = snapshot.parents[1] / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("0123abcd")
+    (snapshot / "model.safetensors").write_bytes((imagenet[0].parent / "weights.safetensors").read_bytes())
+    out = tmp_path / "start.pt"
+    code = (
+        "import sys; from yolo_effnet.cli import main; sys.exit(main(['weights', 'yolov8-effb0', '-o', sys.argv[1]]))"
+    )
+    done = run("-c", code, out, HF_HUB_CACHE=str(tmp_path / "hub"), HF_ENDPOINT="http://127.0.0.1:9")
+    assert done.returncode == 0, done.stderr
+    assert "backbone tensors" in done.stdout
+    torch.testing.assert_close(YOLO(out).model.model[0].conv.weight.detach(), imagenet[1]["conv_stem.weight"])
+
+
+def test_cli_takes_a_file_and_names_errors(imagenet, tmp_path, capsys):
+    weights = imagenet[0].parent / "weights.safetensors"
+    out = tmp_path / "start.pt"
+    assert cli.main(["weights", "yolov8-effb0.yaml", "-o", str(out), "--file", str(weights)]) == 0
+    assert str(weights) in capsys.readouterr().out
+    assert out.is_file()
+    assert cli.main(["weights", "yolov8-effb1", "-o", str(out), "--file", str(weights)]) == 2
+    assert "is not of this backbone" in capsys.readouterr().err

@@ -9,21 +9,20 @@ from torch import nn
 from torchvision.ops import StochasticDepth
 from ultralytics.nn.modules import Conv
 
+from yolo_effnet import fast
 from yolo_effnet.checks import check_values, is_number
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def _is_exporting() -> bool:
-    return torch.jit.is_tracing() or torch.compiler.is_exporting()
-
-
 def _is_odd(size) -> int:
     """Return 1 for an odd height or width, else 0; a symbolic size of an exported graph counts as even."""
-    if isinstance(size, torch.SymInt) and _is_exporting():
+    if isinstance(size, torch.SymInt) and fast.is_exporting():
         return 0  # Ultralytics only exports multiples of the stride, 32
-    with warnings.catch_warnings():  # while tracing a size is a tensor, and reading it warns
+    if not torch.jit.is_tracing():
+        return size % 2
+    with warnings.catch_warnings():  # a traced size is a tensor, and reading it warns
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         return int(size) % 2
 
@@ -33,7 +32,23 @@ def _memory_format(x: torch.Tensor) -> torch.memory_format:
     return torch.channels_last if x.stride(1) == 1 and x.shape[1] > 1 else torch.contiguous_format
 
 
-class StridedConv(Conv):
+class ConvNormAct(Conv):
+    """Ultralytics' `Conv`, with less memory for its activation."""
+
+    def convolve(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolve `(B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s))`."""
+        return self.conv(x)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply convolution, BatchNorm and activation."""
+        return fast.norm_act(self.bn, self.act, self.convolve(x))
+
+    def forward_fuse(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply convolution and activation, once `fuse()` has folded the BatchNorm."""
+        return fast.activate(self.act, self.convolve(x))
+
+
+class StridedConv(ConvNormAct):
     """Convolution of stride 2 whose zero padding is TensorFlow's SAME or PyTorch's symmetric one.
 
     SAME pads an even size with one pixel less at the top and left than symmetric padding does; weights that were
@@ -58,16 +73,16 @@ class StridedConv(Conv):
         self.padding = padding
         size = self.conv.kernel_size[0] // 2
         if padding == "same" and size:
-            size += 1  # see pad_and_convolve
+            size += 1  # see convolve
         self.conv.padding = (size, size)
 
-    def pad_and_convolve(self, x: torch.Tensor) -> torch.Tensor:
+    def convolve(self, x: torch.Tensor) -> torch.Tensor:
         """Convolve `(B, c1, H, W) -> (B, c2, ceil(H/2), ceil(W/2))` with the chosen padding."""
         size = self.conv.kernel_size[0] // 2
         if self.padding == "symmetric" or not size:
             return self.conv(x)
         odd_h, odd_w = _is_odd(x.shape[-2]), _is_odd(x.shape[-1])
-        if _is_exporting():  # simplifiers and runtimes fold an explicit Pad into the Conv
+        if fast.is_exporting():  # simplifiers and runtimes fold an explicit Pad into the Conv
             x = F.pad(x, (size - 1 + odd_w, size, size - 1 + odd_h, size))
             return F.conv2d(x, self.conv.weight, self.conv.bias, 2, 0, 1, self.conv.groups)
         if odd_h or odd_w:
@@ -77,13 +92,9 @@ class StridedConv(Conv):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply convolution, BatchNorm and activation."""
-        x = self.pad_and_convolve(x)
+        x = self.convolve(x)
         # BatchNorm and its backward are far slower on a view than the copy is.
-        return self.act(self.bn(x.contiguous(memory_format=_memory_format(x))))
-
-    def forward_fuse(self, x: torch.Tensor) -> torch.Tensor:
-        """Apply convolution and activation, once `fuse()` has folded the BatchNorm."""
-        return self.act(self.pad_and_convolve(x))
+        return fast.norm_act(self.bn, self.act, x.contiguous(memory_format=_memory_format(x)))
 
 
 def _per_channel(statistic: float | Sequence[float], channels: int, name: str) -> torch.Tensor:
@@ -152,12 +163,13 @@ class EfficientNetStem(StridedConv):
         super()._load_from_state_dict(state_dict, prefix, *args)
         self.loaded = self.loaded or f"{prefix}conv.weight" in state_dict
 
-    def pad_and_convolve(self, x: torch.Tensor) -> torch.Tensor:
+    def convolve(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise pixels, then convolve: `(B, c1, H, W) -> (B, c2, ceil(H/2), ceil(W/2))`."""
-        if x.device.type == "cpu" and not _is_exporting():
+        if x.device.type == "cpu" and not fast.is_exporting():
             # PyTorch's CPU depthwise convolutions are several times faster in this layout, and it flows on from here.
             x = x.contiguous(memory_format=torch.channels_last)
-        return super().pad_and_convolve((x - self.mean) / self.std)
+            return super().convolve(torch.addcmul(-self.mean / self.std, x, 1 / self.std))  # one pass, not two
+        return super().convolve((x - self.mean) / self.std)
 
 
 class SqueezeExcite(nn.Module):
@@ -190,10 +202,13 @@ class SqueezeExcite(nn.Module):
         self.act = Conv.default_act
         self.expand = nn.Conv2d(squeezed, c1, 1)
 
+    def gate(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the weight of every channel of `x`: `(B, c1, H, W) -> (B, c1, 1, 1)`, in [0, 1]."""
+        return self.expand(self.act(self.reduce(x.mean((2, 3), keepdim=True)))).sigmoid()
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return `x`, `(B, c1, H, W)`, with every channel weighed."""
-        gate = self.expand(self.act(self.reduce(x.mean((2, 3), keepdim=True))))
-        return x * gate.sigmoid()
+        return x * self.gate(x)
 
 
 class MBConv(nn.Module):
@@ -235,16 +250,17 @@ class MBConv(nn.Module):
             "MBConv", c1=c1, c2=c2, k=k, s=s, expand_ratio=expand_ratio, se_ratio=se_ratio, drop_path=drop_path
         )
         expanded = round(c1 * expand_ratio)
-        self.expand = Conv(c1, expanded, 1) if expanded != c1 else nn.Identity()
-        self.depthwise = (
-            StridedConv(expanded, expanded, k, g=expanded) if s == 2 else Conv(expanded, expanded, k, g=expanded)
-        )
+        self.expand = ConvNormAct(c1, expanded, 1) if expanded != c1 else nn.Identity()
+        depthwise = StridedConv if s == 2 else ConvNormAct
+        self.depthwise = depthwise(expanded, expanded, k, g=expanded)
         self.se = SqueezeExcite(expanded, expanded, se_ratio * c1 / expanded) if se_ratio else nn.Identity()
-        self.project = Conv(expanded, c2, 1, act=False)
+        self.project = ConvNormAct(expanded, c2, 1, act=False)
         self.drop_path = StochasticDepth(drop_path, "row") if s == 1 and c1 == c2 else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `(B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s))`."""
+        if fast.runs_in_strips(self, x):
+            return fast.mbconv(self, x)
         y = self.project(self.se(self.depthwise(self.expand(x))))
         return y if self.drop_path is None else x + self.drop_path(y)
 
@@ -308,5 +324,5 @@ def set_drop_path(model: nn.Module, drop_path: float) -> None:
 
 # What ULTRALYTICS_SAFE_LOAD=1 may unpickle from a checkpoint.
 torch.serialization.add_safe_globals(
-    [EfficientNetStem, EfficientNetStage, MBConv, SqueezeExcite, StridedConv, StochasticDepth]
+    [EfficientNetStem, EfficientNetStage, MBConv, SqueezeExcite, ConvNormAct, StridedConv, StochasticDepth]
 )

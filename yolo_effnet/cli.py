@@ -1,10 +1,11 @@
-"""The `yolo-effnet` command: models (`list`), a YAML to edit (`yaml`), ImageNet weights (`weights`), `info`."""
+"""The `yolo-effnet` command: `list` the models, a `yaml` to edit, ImageNet `weights`, a `benchmark`, and `info`."""
 
 import argparse
 import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import yolo_effnet
 from yolo_effnet import configs, startup
@@ -45,6 +46,15 @@ def _weights(args) -> None:
     # As YOLO.save writes it, but in full precision: half of it would cost the features three digits.
     torch.save({"model": model.model, "train_args": {}, "version": version("ultralytics")}, args.output)
     print(f"saved to {args.output}; train from it with pretrained={args.output} or model={args.output}")
+
+
+def _benchmark(args) -> None:
+    """Measure our models beside their peers."""
+    from yolo_effnet import benchmark
+
+    options = vars(args)
+    del options["run"]
+    benchmark.run(**{**options, "models": args.models or benchmark.MODELS})
 
 
 def _installed(package: str) -> str:
@@ -95,6 +105,18 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("-o", "--output", required=True, metavar="FILE.pt", help="the checkpoint to write")
     command.add_argument("--weights", metavar="TAG", help="full timm tag (default: that of the model)")
     command.add_argument("--file", help="state dict in .safetensors or .pth that stands in for the download")
+    command = _command(commands, "benchmark", _benchmark, "time models beside yolov8, torchvision and timm peers")
+    command.add_argument("--models", nargs="+", default=[], metavar="NAME", help="models to time (default: all)")
+    command.add_argument(
+        "--runtimes", nargs="+", default=["pytorch"], metavar="NAME",
+        help="pytorch, train (a training step), or formats of yolo export: onnx, openvino, engine (default: pytorch)",
+    )  # fmt: skip
+    command.add_argument("--imgsz", nargs="+", type=int, default=[640], help="image sizes (default: 640)")
+    command.add_argument("--batch", nargs="+", type=int, default=[1], help="batch sizes (default: 1)")
+    command.add_argument("--device", default="cpu", help="cpu, mps, or the number of a GPU (default: cpu)")
+    command.add_argument("--half", action="store_true", help="infer in float16")
+    command.add_argument("--repeats", type=int, default=20, help="times that each model is timed (default: 20)")
+    command.add_argument("--output", default="benchmark", type=Path, help="folder of the CSV and plots to write")
     _command(commands, "info", _info, "print versions, whether Ultralytics knows the models, and what is supported")
     args = parser.parse_args(argv)
     try:

@@ -1,0 +1,56 @@
+"""The benchmark at toy size: it fills every column, and its peers are peers."""
+
+import csv
+
+import pytest
+from matplotlib.image import imread
+
+from yolo_effnet import benchmark, cli
+from yolo_effnet.architectures import ARCHITECTURES
+
+FOUR = ["yolov8-effb0", "yolov8n", "torchvision-b0", "timm-b0"]
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's exporter warns of its own age, at every step
+def test_every_column_is_filled(tmp_path, capsys):
+    options = ["--imgsz", "64", "--repeats", "1", "--output", str(tmp_path)]
+    runtimes = ["pytorch", "train", "onnx", "openvino"]
+    assert cli.main(["benchmark", "--models", *FOUR, "--runtimes", *runtimes, *options]) == 0
+    with open(tmp_path / "benchmark.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["runtime"], row["model"]) for row in rows] == [(r, m) for r in runtimes for m in FOUR]
+    for row in rows:
+        assert all(row.values())
+        assert min(float(row[k]) for k in ("parameters", "gflops", "milliseconds", "ratio", "megabytes")) > 0
+        assert row["reference"] == (FOUR[0] if row["model"] == "yolov8n" else "torchvision-b0")
+        assert float(row["ratio"]) == 1 or row["model"] != row["reference"]
+    out = capsys.readouterr().out
+    assert all(f"{model:<16}{runtime}" in out for model in FOUR for runtime in runtimes)
+    for name in ("parameters.png", "gflops.png"):
+        assert imread(tmp_path / name).std() > 0
+
+
+@pytest.mark.parametrize("peer", ["torchvision", "timm"])
+@pytest.mark.parametrize("variant", ["b0", "b2"])
+def test_peers_have_the_same_backbone_and_neck(peer, variant):
+    model = benchmark.build(f"{peer}-{variant}")
+    assert sum(p.numel() for p in model.parameters()) == ARCHITECTURES[variant].parameters
+    assert model.stride.tolist() == [8, 16, 32]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--models", "yolov8-effb0", "torchvision-b9"],
+            "no model 'torchvision-b9' to measure; choose from yolov8-effb0",
+        ),
+        (["--models", "yolov8n", "--imgsz", "100"], "imgsz must be a multiple of 32 >= 32, got 100"),
+        (["--models", "yolov8n", "--batch", "0"], "batch must be an integer >= 1, got 0"),
+        (["--models", "yolov8n", "--repeats", "0"], "repeats must be an integer >= 1, got 0"),
+    ],
+)
+def test_wrong_values_are_named(options, message, tmp_path, capsys):
+    assert cli.main(["benchmark", *options, "--output", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,320 @@
+"""Latency and training cost of our models beside their peers, interleaved in one run."""
+
+import csv
+import statistics
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import timm
+import torch
+import ultralytics
+from torch import nn
+from ultralytics import YOLO
+from ultralytics.nn.autobackend import AutoBackend
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils import DEFAULT_CFG, TQDM
+from ultralytics.utils.torch_utils import get_flops
+
+from yolo_effnet.architectures import ARCHITECTURES, TAPS
+from yolo_effnet.configs import model_config, model_names
+
+TRAIN = "train"  # stands among the runtimes for a training step in PyTorch
+_PEERS = ("torchvision", "timm")
+MODELS = [
+    *model_names(),
+    *(f"yolov8{scale}" for scale in "nsmlx"),
+    *(f"{peer}-{variant}" for peer in _PEERS for variant in ARCHITECTURES),
+]
+
+
+class TimmFeatures(nn.Module):
+    """A timm EfficientNet as it comes, the first row of a model: `(B, 3, H, W)` -> list of its five feature maps."""
+
+    def __init__(self, variant: str):
+        """Create the backbone of `variant` with random weights."""
+        super().__init__()
+        self.m = timm.create_model(f"tf_efficientnet_{variant}", features_only=True, pretrained=False)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Return the feature maps at strides 2 to 32."""
+        return self.m(x)
+
+
+def _peer_config(variant: str) -> dict:
+    """Return our model dict with Ultralytics' own `TorchVision` row in place of our backbone."""
+    config = model_config(f"yolov8-eff{variant}")
+    taps = [config["backbone"][i][3][0] for i in TAPS]
+    backbone = [[-1, 1, "TorchVision", [taps[-1], f"efficientnet_{variant}", None, True, 3, True]]]
+    backbone += [[0, 1, "Index", [channels, tap + 1]] for channels, tap in zip(taps, TAPS, strict=True)]
+    shift = TAPS[-1] - len(TAPS)
+    rows = {-1: -1, **{tap: i for i, tap in enumerate(TAPS, start=1)}}
+
+    def moved(f):
+        return [moved(i) for i in f] if isinstance(f, list) else rows.get(f, f - shift)
+
+    rest = [[moved(f), *row] for f, *row in config["backbone"][TAPS[-1] + 1 :]]
+    head = [[moved(f), *row] for f, *row in config["head"]]
+    return {**config, "backbone": backbone + rest, "head": head}
+
+
+def build(name: str) -> DetectionModel:
+    """Return the detection model `name` of `MODELS` with random weights."""
+    peer, _, variant = name.partition("-")
+    if peer not in _PEERS:
+        return YOLO(f"{name}.yaml").model
+    model = DetectionModel(_peer_config(variant), verbose=False)
+    if peer == "timm":
+        row, features = model.model[0], TimmFeatures(variant)
+        for attribute in ("i", "f", "type", "np"):
+            setattr(features, attribute, getattr(row, attribute))
+        model.model[0] = features
+        for i in range(1, 1 + len(TAPS)):
+            model.model[i].index = i + 1
+    return model
+
+
+@dataclass
+class Measurement:
+    """One row of the result.
+
+    Attributes:
+        model (str): A name of `MODELS`.
+        runtime (str): `pytorch`, `train`, or an export format of Ultralytics.
+        device (str): Device.
+        threads (int): Threads of PyTorch on the CPU.
+        imgsz (int): Height and width of the images in pixels.
+        batch (int): Images at once.
+        parameters (int): Parameters.
+        gflops (float): GFLOPs of one image as `model.info()` counts them.
+        milliseconds (float): Median time of a call, or of forward pass, loss and backward pass in training.
+        reference (str): The model that `ratio` relates to: the `torchvision` peer of the same size, else the first.
+        ratio (float): Time relative to the reference.
+        megabytes (float): Peak of what PyTorch allocates per image, in training or inference; of an exported model the
+            size on disk.
+        versions (str): Of PyTorch, Ultralytics and timm.
+    """
+
+    model: str
+    runtime: str
+    device: str
+    threads: int
+    imgsz: int
+    batch: int
+    parameters: int
+    gflops: float
+    milliseconds: float
+    reference: str
+    ratio: float
+    megabytes: float
+    versions: str
+
+
+def _peak(call, device: torch.device) -> float:
+    """Return the most MiB that PyTorch holds during a call beyond those before it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        call()
+    held = peak = 0
+    for event in sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak / 2**20
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class _Inference:
+    """A model in a runtime, as `yolo predict` runs it."""
+
+    def __init__(self, model: DetectionModel, name: str, runtime: str, folder: Path, shape: tuple, device, half: bool):
+        source = model.eval()
+        if runtime != "pytorch":
+            exporter = YOLO("yolov8n.yaml")
+            model.args, model.task, model.pt_path = exporter.model.args, "detect", str(folder / f"{name}.pt")
+            exporter.model = model
+            options = {"half": True} if half else {}
+            source = exporter.export(format=runtime, imgsz=shape[-1], batch=shape[0], device=str(device), **options)
+        self.backend = AutoBackend(source, device=device, fp16=half, verbose=False)
+        self.x = torch.rand(shape, device=device, dtype=torch.float16 if self.backend.fp16 else torch.float32)
+        if runtime == "pytorch":
+            self()
+            self.megabytes = _peak(self, device) / shape[0]
+        else:
+            path = Path(source)
+            files = [path] if path.is_file() else path.rglob("*")
+            self.megabytes = sum(file.stat().st_size for file in files if file.is_file()) / 2**20
+
+    def __call__(self) -> None:
+        with torch.inference_mode():
+            self.backend(self.x)
+
+
+class _Training:
+    """Forward pass, loss and backward pass as Ultralytics' trainer computes them: on a GPU mixed and channels_last."""
+
+    def __init__(self, model: DetectionModel, shape: tuple, device: torch.device):
+        self.model, self.device = model.train().to(device), device
+        model.args = DEFAULT_CFG
+        if device.type == "cuda":
+            model.to(memory_format=torch.channels_last)
+        boxes = 4
+        generator = torch.Generator().manual_seed(0)
+        self.batch = {
+            "img": torch.rand(shape, generator=generator),
+            "batch_idx": torch.arange(shape[0]).float().repeat_interleave(boxes),
+            "cls": torch.zeros(shape[0] * boxes, 1),
+            "bboxes": torch.rand(shape[0] * boxes, 4, generator=generator) * 0.3 + 0.3,
+        }
+        self.batch = {k: v.to(device) for k, v in self.batch.items()}
+        self()  # the first gradients and statistics stay
+        self.megabytes = _peak(self, device) / shape[0]
+
+    def __call__(self) -> None:
+        with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
+            loss = self.model(self.batch)[0]
+        loss.sum().backward()
+        self.model.zero_grad(set_to_none=True)
+
+
+def _reference(name: str, models: list[str]) -> str:
+    peer = f"torchvision-{name[-2:]}"
+    return peer if peer in models else models[0]
+
+
+def measure(
+    models: list[str], runtime: str, imgsz: int, batch: int, device: torch.device, repeats: int = 20, half: bool = False
+) -> list[Measurement]:
+    """Time `models` in turn, `repeats` times over, and return one row for each.
+
+    Args:
+        models (list[str]): Names of `MODELS`.
+        runtime (str): `pytorch`, `train`, or an export format of Ultralytics such as `onnx`, `openvino`, `engine`.
+        imgsz (int): Height and width of the images, a multiple of 32.
+        batch (int): Images at once.
+        device (torch.device): Where to run.
+        repeats (int): Times that each model is timed.
+        half (bool): Infer in float16, where the runtime can.
+    """
+    shape = (batch, 3, imgsz, imgsz)
+    calls, sizes = {}, {}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for name in models:
+            model = build(name)
+            sizes[name] = sum(p.numel() for p in model.parameters()), get_flops(model, imgsz)
+            if runtime == TRAIN:
+                calls[name] = _Training(model, shape, device)
+            else:
+                calls[name] = _Inference(model, name, runtime, folder, shape, device, half)
+        times = {name: [] for name in models}
+        for round_ in TQDM(range(-2, repeats), desc=f"{runtime} {imgsz} px, batch {batch}"):
+            for name, call in calls.items():
+                _synchronize(device)
+                start = time.perf_counter()
+                call()
+                _synchronize(device)
+                if round_ >= 0:  # the first two rounds warm up
+                    times[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(values) * 1e3 for name, values in times.items()}
+    return [
+        Measurement(
+            model=name,
+            runtime=runtime,
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+            threads=torch.get_num_threads(),
+            imgsz=imgsz,
+            batch=batch,
+            parameters=sizes[name][0],
+            gflops=round(sizes[name][1], 1),
+            milliseconds=round(medians[name], 2),
+            reference=_reference(name, models),
+            ratio=round(medians[name] / medians[_reference(name, models)], 3),
+            megabytes=round(calls[name].megabytes, 1),
+            versions=f"torch {torch.__version__} ultralytics {ultralytics.__version__} timm {timm.__version__}",
+        )
+        for name in models
+    ]
+
+
+def _family(name: str) -> str:
+    if name in model_names():
+        return "yolo_effnet"
+    peer, _, variant = name.partition("-")
+    return f"{peer} with the same neck" if variant else "YOLOv8"
+
+
+def plot(rows: list[Measurement], x: str, file: Path) -> None:
+    """Draw time against `x`, a field of `Measurement`: a panel per runtime and shape, a line per family."""
+    from matplotlib.figure import Figure
+
+    panels = list(dict.fromkeys((row.runtime, row.imgsz, row.batch) for row in rows))
+    figure = Figure(figsize=(6 * len(panels), 4.5), layout="constrained")
+    for panel, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True):
+        own = [row for row in rows if (row.runtime, row.imgsz, row.batch) == panel]
+        for family in dict.fromkeys(_family(row.model) for row in own):
+            line = sorted((getattr(r, x), r.milliseconds) for r in own if _family(r.model) == family)
+            axes.plot(*zip(*line, strict=True), marker="o", label=family)
+        axes.set(xscale="log", yscale="log", xlabel=x, ylabel="milliseconds")
+        axes.set_title(f"{panel[0]}, {panel[1]} px, batch {panel[2]}, {own[0].device}, {own[0].threads} threads")
+        axes.legend()
+    figure.savefig(file, dpi=120)
+
+
+def run(
+    models: list[str],
+    runtimes: list[str],
+    imgsz: list[int],
+    batch: list[int],
+    device: str,
+    repeats: int,
+    half: bool,
+    output: Path,
+) -> list[Measurement]:
+    """Measure every combination, print a table, and write `benchmark.csv` and two plots into the folder `output`.
+
+    Raises:
+        ValueError: If a value is outside its range, before anything is measured.
+    """
+    if unknown := [name for name in models if name not in MODELS]:
+        raise ValueError(f"no model '{unknown[0]}' to measure; choose from {', '.join(MODELS)}")
+    for size in imgsz:
+        if size < 32 or size % 32:
+            raise ValueError(f"imgsz must be a multiple of 32 >= 32, got {size}")
+    for name, value in [("repeats", repeats), *(("batch", images) for images in batch)]:
+        if value < 1:
+            raise ValueError(f"{name} must be an integer >= 1, got {value}")
+    device = torch.device(f"cuda:{device}" if device.isdigit() else device)
+    rows = [
+        row
+        for runtime in runtimes
+        for size in imgsz
+        for images in batch
+        for row in measure(models, runtime, size, images, device, repeats, half)
+    ]
+    output.mkdir(parents=True, exist_ok=True)
+    with open(output / "benchmark.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(field.name for field in fields(Measurement))
+        writer.writerows([getattr(row, field.name) for field in fields(Measurement)] for row in rows)
+    for x in ("parameters", "gflops"):
+        plot(rows, x, output / f"{x}.png")
+    print(f"{rows[0].device}, {rows[0].threads} threads, {rows[0].versions}, medians of {repeats}")
+    print(f"{'model':<16}{'runtime':<13}{'px':>5}{'batch':>6}{'params':>9}{'GFLOPs':>8}{'ms':>10}{'MB':>8}  ratio")
+    for row in rows:
+        print(
+            f"{row.model:<16}{row.runtime:<13}{row.imgsz:>5}{row.batch:>6}{row.parameters / 1e6:>8.1f}M"
+            f"{row.gflops:>8.1f}{row.milliseconds:>10.1f}{row.megabytes:>8.1f}  {row.ratio:.2f} x {row.reference}"
+        )
+    print(f"written to {output}: benchmark.csv, parameters.png, gflops.png")
+    return rows

@@ -53,7 +53,8 @@ def test_strips_step_aside():
     with torch.no_grad():
         assert not fast.runs_in_strips(block, x)
         assert fast.runs_in_strips(ready, x)
-        assert not fast.runs_in_strips(ready, x.bfloat16())
+        assert not fast.runs_in_strips(ready.train(), x)
+        assert not fast.runs_in_strips(ready.eval(), x.bfloat16())
         with torch.autocast("cpu", torch.bfloat16):
             assert not fast.runs_in_strips(ready, x)
         seen = []

@@ -68,6 +68,14 @@ def test_startup_imports_only_the_hook(fresh, bare):
     assert {"ultralytics", "torch", "timm", "yaml", "numpy"}.isdisjoint(started)
 
 
+def test_building_a_model_imports_no_more_than_ultralytics(fresh, bare):
+    """Of torchvision, timm and the like, which take seconds to import."""
+    code = "import sys, ultralytics; {}; report(sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    model = "ultralytics.YOLO('{}').info(verbose=False)"
+    ours = fresh.report(code.format(model.format("yolov8-effb0.yaml")))
+    assert set(ours) - set(bare.report(code.format(model.format("yolov8n.yaml")))) <= {"yolo_effnet"}
+
+
 def test_hook_waits_for_the_parser(fresh):
     early, *facts = fresh.report("""
 import sys

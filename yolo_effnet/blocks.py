@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision.ops import StochasticDepth
 from ultralytics.nn.modules import Conv
 
 from yolo_effnet import fast
@@ -211,13 +210,35 @@ class SqueezeExcite(nn.Module):
         return x * self.gate(x)
 
 
+class DropPath(nn.Module):
+    """Sum of a residual block, whose branch is left out for random images in training.
+
+    Attributes:
+        p (float): Probability in [0, 1) to leave the branch out; what stays is divided by `1 - p`.
+
+    References:
+        Deep Networks with Stochastic Depth, https://arxiv.org/abs/1603.09382.
+    """
+
+    def __init__(self, p: float = 0.0):
+        """Initialize with probability `p`."""
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
+        """Add `branch` to `x`, both `(B, C, H, W)`."""
+        if not (self.training and self.p):
+            return x + branch
+        keep = x.new_empty((len(x), 1, 1, 1)).bernoulli_(1 - self.p).div_(1 - self.p)
+        return torch.addcmul(x, branch, keep)
+
+
 class MBConv(nn.Module):
     """Mobile inverted bottleneck: expand, depthwise convolution, squeeze-and-excite, project, residual.
 
     References:
         MobileNetV2, https://arxiv.org/abs/1801.04381, section 3.4; with squeeze-and-excite as in
-        MnasNet, https://arxiv.org/abs/1807.11626, Figure 7; dropped paths as in
-        Deep Networks with Stochastic Depth, https://arxiv.org/abs/1603.09382.
+        MnasNet, https://arxiv.org/abs/1807.11626, Figure 7.
     """
 
     def __init__(
@@ -255,14 +276,14 @@ class MBConv(nn.Module):
         self.depthwise = depthwise(expanded, expanded, k, g=expanded)
         self.se = SqueezeExcite(expanded, expanded, se_ratio * c1 / expanded) if se_ratio else nn.Identity()
         self.project = ConvNormAct(expanded, c2, 1, act=False)
-        self.drop_path = StochasticDepth(drop_path, "row") if s == 1 and c1 == c2 else None
+        self.drop_path = DropPath(drop_path) if s == 1 and c1 == c2 else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `(B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s))`."""
         if fast.runs_in_strips(self, x):
             return fast.mbconv(self, x)
         y = self.project(self.se(self.depthwise(self.expand(x))))
-        return y if self.drop_path is None else x + self.drop_path(y)
+        return y if self.drop_path is None else self.drop_path(x, y)
 
 
 class EfficientNetStage(nn.Sequential):
@@ -324,5 +345,5 @@ def set_drop_path(model: nn.Module, drop_path: float) -> None:
 
 # What ULTRALYTICS_SAFE_LOAD=1 may unpickle from a checkpoint.
 torch.serialization.add_safe_globals(
-    [EfficientNetStem, EfficientNetStage, MBConv, SqueezeExcite, ConvNormAct, StridedConv, StochasticDepth]
+    [EfficientNetStem, EfficientNetStage, MBConv, SqueezeExcite, ConvNormAct, StridedConv, DropPath]
 )

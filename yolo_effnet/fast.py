@@ -86,7 +86,7 @@ def runs_in_strips(block: nn.Module, x: torch.Tensor) -> bool:
 
     It must be fused, plain (no quantizers, no hooks that would wait in vain) and only infer, in float32 on a CPU.
     """
-    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled():
+    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled() or block.training:
         return False
     if torch.compiler.is_compiling() or is_exporting() or torch.is_autocast_enabled("cpu"):
         return False

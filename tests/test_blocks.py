@@ -8,7 +8,6 @@ import torch
 from backbones import features, randomize
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel
-from ultralytics.utils.torch_utils import initialize_weights
 
 import yolo_effnet
 from yolo_effnet.blocks import (
@@ -136,10 +135,11 @@ def test_cpu_activations_are_channels_last():
     assert model(torch.rand(2, 3, 32, 32)).is_contiguous(memory_format=torch.channels_last)
 
 
-def test_initialize_weights_reaches_our_batchnorms():
-    block = MBConv(8, 8)
-    initialize_weights(block)
-    assert {(m.eps, m.momentum) for m in block.modules() if isinstance(m, nn.BatchNorm2d)} == {(1e-3, 0.03)}
+def test_batchnorm_has_ultralytics_eps_and_a_momentum_of_its_own():
+    model = DetectionModel(yolo_effnet.model_config("yolov8-effb0"), verbose=False)
+    for layers, momentum in ((model.model[:8], 0.1), (model.model[8:], 0.03)):
+        norms = [m for m in layers.modules() if isinstance(m, nn.BatchNorm2d)]
+        assert {(m.eps, m.momentum) for m in norms} == {(1e-3, momentum)}
 
 
 @pytest.mark.parametrize(

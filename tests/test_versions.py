@@ -111,7 +111,7 @@ def test_supported_range(monkeypatch, version, warnings):
     messages = []
     monkeypatch.setattr(parser.LOGGER, "warning", messages.append)
     monkeypatch.setattr(parser.ultralytics, "__version__", version)
-    for name in ("parse_model", "yaml_model_load"):  # as they were before registration
+    for name in ("parse_model", "yaml_model_load", "initialize_weights"):  # as they were before registration
         monkeypatch.setattr(parser.tasks, name, getattr(parser.tasks, name).__wrapped__)
     parser.register()
     parser.register()

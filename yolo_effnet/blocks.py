@@ -316,6 +316,17 @@ class EfficientNetStage(nn.Sequential):
         )
 
 
+def set_bn_momentum(model: nn.Module, momentum: float = 0.1) -> None:
+    """Set the momentum of every BatchNorm of the backbone in `model`, by default to PyTorch's and timm's own.
+
+    With the 0.03 that Ultralytics gives its models, the statistics of B0's 49 layers lag so far behind the weights of
+    a training from scratch that validation sees nothing for its first epochs.
+    """
+    for m in model.modules():
+        if isinstance(m, ConvNormAct) and hasattr(m, "bn"):
+            m.bn.momentum = momentum
+
+
 def set_padding(model: nn.Module, padding: str) -> None:
     """Switch every strided convolution of the backbone in `model` to `same` or `symmetric` padding.
 

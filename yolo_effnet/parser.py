@@ -145,6 +145,17 @@ def _wrap_yaml_model_load(yaml_model_load):
     return wrapper
 
 
+def _wrap_initialize_weights(initialize_weights):
+    """Return Ultralytics' `initialize_weights`, which sets BatchNorm, with the momentum that our backbones need."""
+
+    @functools.wraps(initialize_weights)
+    def wrapper(model):
+        initialize_weights(model)
+        blocks.set_bn_momentum(model)
+
+    return wrapper
+
+
 def _replace(name: str, wrap) -> None:
     """Wrap the function `name` of `ultralytics.nn.tasks`, and wherever Ultralytics already imported it by name."""
     original = getattr(tasks, name)
@@ -181,6 +192,7 @@ def register() -> None:
         LOGGER.warning(f"yolo_effnet is tested with {supported_versions()}, not with {ultralytics.__version__}.")
     _replace("parse_model", _wrap_parse_model)
     _replace("yaml_model_load", _wrap_yaml_model_load)
+    _replace("initialize_weights", _wrap_initialize_weights)
     # Every trainer, also one in a process that Ultralytics starts for a further GPU, begins with these.
     for event, callback in (("on_pretrain_routine_end", _load_weights), ("on_train_end", _repeat_warning)):
         if callback not in callbacks.default_callbacks[event]:

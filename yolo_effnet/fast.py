@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# Bytes of an expanded strip per thread: within the L2 cache of today's cores, several times its per-call overhead.
+# Bytes of an expanded strip for each of up to 8 threads: they fit into the caches of today's cores, and take so long
+# that the calls do not matter.
 _STRIP_BYTES = 2**21
 
 
@@ -112,7 +113,7 @@ def _expand_and_convolve(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
         if width % 2 == 0:
             left, drop = left + 1, 1  # as in StridedConv.convolve
     out_height, out_width = -(-height // stride), -(-width // stride)
-    rows = max(1, _STRIP_BYTES * torch.get_num_threads() // (4 * channels * width * stride))
+    rows = max(1, _STRIP_BYTES * min(8, torch.get_num_threads()) // (4 * channels * width * stride))
     y = torch.empty((1, channels, out_height, out_width), memory_format=torch.channels_last)
     for first in range(0, out_height, rows):
         last = min(first + rows, out_height)

@@ -82,6 +82,12 @@ def test_squeeze_is_relative_to_the_block_input():
     assert isinstance(MBConv(24, 40, se_ratio=0).se, nn.Identity)
 
 
+def test_initial_weights_are_as_large_as_those_of_dense_3x3_convolutions():
+    block = MBConv(48, 48)
+    for layer, fan_in in ((block.expand, 9 * 48), (block.depthwise, 9 * 9), (block.project, 288)):
+        assert layer.conv.weight.std().item() == pytest.approx((3 * fan_in) ** -0.5, rel=0.1)
+
+
 def test_drop_path_grows_over_the_real_number_of_blocks():
     model = DetectionModel({**yolo_effnet.model_config("yolov8-effb1"), "drop_path": 0.2}, verbose=False)
     blocks = [m for m in model.modules() if isinstance(m, MBConv)]

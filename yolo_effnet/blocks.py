@@ -210,6 +210,19 @@ class SqueezeExcite(nn.Module):
         return x * self.gate(x)
 
 
+def _set_initial_scale(block: nn.Module) -> None:
+    """Shrink the random weights of a block that would learn too slowly from scratch.
+
+    BatchNorm makes their scale irrelevant to what they compute, but Adam moves every weight by its learning rate
+    whatever its size: few inputs give expansion and depthwise convolutions large initial weights, which then hardly
+    turn. A third of them is the scale of the dense 3x3 convolutions that Ultralytics' recipes are made for.
+    """
+    with torch.no_grad():
+        for layer in (block.expand, block.depthwise):
+            if isinstance(layer, ConvNormAct):
+                layer.conv.weight /= 3
+
+
 class DropPath(nn.Module):
     """Sum of a residual block, whose branch is left out for random images in training.
 
@@ -276,6 +289,7 @@ class MBConv(nn.Module):
         self.depthwise = depthwise(expanded, expanded, k, g=expanded)
         self.se = SqueezeExcite(expanded, expanded, se_ratio * c1 / expanded) if se_ratio else nn.Identity()
         self.project = ConvNormAct(expanded, c2, 1, act=False)
+        _set_initial_scale(self)
         self.drop_path = DropPath(drop_path) if s == 1 and c1 == c2 else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Leaner ways to compute what `blocks.py` defines: less memory in training, less memory traffic on a CPU."""
 
+import math
 import threading
 
 import torch
@@ -128,7 +129,8 @@ def _expand_and_convolve(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
         if width % 2 == 0:
             left, drop = left + 1, 1  # as in StridedConv.convolve
     out_height, out_width = -(-height // stride), -(-width // stride)
-    rows = max(1, _STRIP_BYTES * min(8, torch.get_num_threads()) // (4 * channels * width * stride))
+    strips = 4 * channels * width * height / (_STRIP_BYTES * min(8, torch.get_num_threads()))
+    rows = math.ceil(out_height / min(out_height, max(1, round(strips))))
     y = _scratch_map(channels, out_height, out_width)
     for first in range(0, out_height, rows):
         last = min(first + rows, out_height)

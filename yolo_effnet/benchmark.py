@@ -193,9 +193,9 @@ def _reference(name: str, models: list[str]) -> str:
 
 
 def measure(
-    models: list[str], runtime: str, imgsz: int, batch: int, device: torch.device, repeats: int = 20, half: bool = False
+    models: list[str], runtime: str, imgsz: int, batch: int, device: torch.device, repeats: int = 10, half: bool = False
 ) -> list[Measurement]:
-    """Time `models` in turn, `repeats` times over, and return one row for each.
+    """Time `models` by turns, and return one row for each.
 
     Args:
         models (list[str]): Names of `MODELS`.
@@ -203,7 +203,7 @@ def measure(
         imgsz (int): Height and width of the images, a multiple of 32.
         batch (int): Images at once.
         device (torch.device): Where to run.
-        repeats (int): Times that each model is timed.
+        repeats (int): Turns of each model: a call to warm up and two that are timed.
         half (bool): Infer in float16, where the runtime can.
     """
     shape = (batch, 3, imgsz, imgsz)
@@ -218,13 +218,14 @@ def measure(
             else:
                 calls[name] = _Inference(model, name, runtime, folder, shape, device, half)
         times = {name: [] for name in models}
-        for round_ in TQDM(range(-2, repeats), desc=f"{runtime} {imgsz} px, batch {batch}"):
+        for _ in TQDM(range(repeats), desc=f"{runtime} {imgsz} px, batch {batch}"):
             for name, call in calls.items():
-                _synchronize(device)
-                start = time.perf_counter()
-                call()
-                _synchronize(device)
-                if round_ >= 0:  # the first two rounds warm up
+                call()  # a model's weights left the caches while the others ran
+                for _ in range(2):
+                    _synchronize(device)
+                    start = time.perf_counter()
+                    call()
+                    _synchronize(device)
                     times[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(values) * 1e3 for name, values in times.items()}
     return [
@@ -309,7 +310,7 @@ def run(
         writer.writerows([getattr(row, field.name) for field in fields(Measurement)] for row in rows)
     for x in ("parameters", "gflops"):
         plot(rows, x, output / f"{x}.png")
-    print(f"{rows[0].device}, {rows[0].threads} threads, {rows[0].versions}, medians of {repeats}")
+    print(f"{rows[0].device}, {rows[0].threads} threads, {rows[0].versions}, medians of {2 * repeats} calls")
     print(f"{'model':<16}{'runtime':<13}{'px':>5}{'batch':>6}{'params':>9}{'GFLOPs':>8}{'ms':>10}{'MB':>8}  ratio")
     for row in rows:
         print(

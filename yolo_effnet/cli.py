@@ -115,7 +115,9 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("--batch", nargs="+", type=int, default=[1], help="batch sizes (default: 1)")
     command.add_argument("--device", default="cpu", help="cpu, mps, or the number of a GPU (default: cpu)")
     command.add_argument("--half", action="store_true", help="infer in float16")
-    command.add_argument("--repeats", type=int, default=20, help="times that each model is timed (default: 20)")
+    command.add_argument(
+        "--repeats", type=int, default=10, help="turns of each model, of two timed calls (default: 10)"
+    )
     command.add_argument("--output", default="benchmark", type=Path, help="folder of the CSV and plots to write")
     _command(commands, "info", _info, "print versions, whether Ultralytics knows the models, and what is supported")
     args = parser.parse_args(argv)

@@ -207,7 +207,7 @@ def measure(
         half (bool): Infer in float16, where the runtime can.
     """
     shape = (batch, 3, imgsz, imgsz)
-    calls, sizes = {}, {}
+    calls, sizes, threads = {}, {}, torch.get_num_threads()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for name in models:
@@ -217,6 +217,7 @@ def measure(
                 calls[name] = _Training(model, shape, device)
             else:
                 calls[name] = _Inference(model, name, runtime, folder, shape, device, half)
+        torch.set_num_threads(threads)  # an export leaves another number
         times = {name: [] for name in models}
         for _ in TQDM(range(repeats), desc=f"{runtime} {imgsz} px, batch {batch}"):
             for name, call in calls.items():
@@ -233,7 +234,7 @@ def measure(
             model=name,
             runtime=runtime,
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-            threads=torch.get_num_threads(),
+            threads=threads,
             imgsz=imgsz,
             batch=batch,
             parameters=sizes[name][0],

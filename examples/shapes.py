@@ -109,7 +109,7 @@ def label_rows(shapes: list[Shape]) -> list[str]:
     return rows
 
 
-def draw(root: str | Path, train: int = 240, val: int = 50, imgsz: int = 160, seed: int = 0) -> None:
+def draw(root: str | Path, train: int = 300, val: int = 50, imgsz: int = 160, seed: int = 0) -> None:
     """Draw the dataset into a new folder, which appears only once it is complete.
 
     Args:

@@ -99,7 +99,7 @@ def _check_rows(d: dict) -> dict:
 
 
 def _wrap_parse_model(parse_model):
-    """Return Ultralytics' `parse_model` with errors that name our rows, and with our top-level keys `padding` and `drop_path`."""
+    """Return Ultralytics' `parse_model` with errors that name our rows, and with `padding` and `drop_path`."""
     _failing_row.parser_code = inspect.unwrap(parse_model).__code__
 
     @functools.wraps(parse_model)

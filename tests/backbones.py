@@ -55,12 +55,12 @@ def reference(tag: str, file: Path, half: bool = False) -> nn.Module:
     return model
 
 
-def config_of(tag: str, file: Path | str = "") -> dict:
+def config_of(tag: str) -> dict:
     """Return the model dict of the tag's variant with these weights and their padding."""
     variant = tag.partition(".")[0].rpartition("_")[2]
     padding = "same" if tag.startswith("tf_") else "symmetric"
     config = yolo_effnet.model_config(f"yolov8-eff{variant}")
-    return {**config, "weights": tag, "weights_file": str(file), "padding": padding}
+    return {**config, "weights": tag, "padding": padding}
 
 
 def expected(classifier: nn.Module, tag: str, image: torch.Tensor) -> list[torch.Tensor]:

@@ -97,10 +97,9 @@ def test_wrong_file_stops_before_training(imagenet, tiny_data, tmp_path):
         YOLO(tmp_path / "wrong.yaml").train(data=tiny_data, epochs=1, project=tmp_path, **QUICK)
 
 
-def run(*command, cwd=None, **env) -> subprocess.CompletedProcess:
+def run(*command, **env) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, *map(str, command)],
-        cwd=cwd,
         env={**os.environ, **env},
         text=True,
         capture_output=True,
@@ -238,13 +237,21 @@ class Hub(ThreadingHTTPServer):
         super().__exit__(*args)
 
 
+WRITE_WEIGHTS = """
+import sys
+from yolo_effnet.cli import main
+sys.exit(main(["weights", "yolov8-effb0", "-o", sys.argv[1]]))
+"""
+
+
 def test_weights_come_from_a_hub_once(imagenet, tmp_path):
     content = (imagenet[0].parent / "weights.safetensors").read_bytes()
-    code = "import sys; from yolo_effnet.cli import main; sys.exit(main(['weights', 'yolov8-effb0', '-o', 'start.pt']))"
     with Hub(content, None) as hub:
         endpoint = f"http://127.0.0.1:{hub.server_port}"
         for HF_ENDPOINT in (endpoint, CLOSED):
-            done = run("-c", code, cwd=tmp_path, HF_HOME=str(tmp_path / "hub"), HF_ENDPOINT=HF_ENDPOINT)
+            done = run(
+                "-c", WRITE_WEIGHTS, tmp_path / "start.pt", HF_HOME=str(tmp_path / "hub"), HF_ENDPOINT=HF_ENDPOINT
+            )
             assert done.returncode == 0, done.stderr
             assert "304/304 backbone tensors" in done.stdout
     torch.testing.assert_close(
@@ -283,10 +290,7 @@ def test_a_filled_cache_needs_no_network(imagenet, tmp_path):
     (refs / "main").write_text("0123abcd")
     (snapshot / "model.safetensors").write_bytes((imagenet[0].parent / "weights.safetensors").read_bytes())
     out = tmp_path / "start.pt"
-    code = (
-        "import sys; from yolo_effnet.cli import main; sys.exit(main(['weights', 'yolov8-effb0', '-o', sys.argv[1]]))"
-    )
-    done = run("-c", code, out, HF_HUB_CACHE=str(tmp_path / "hub"), HF_ENDPOINT="http://127.0.0.1:9")
+    done = run("-c", WRITE_WEIGHTS, out, HF_HUB_CACHE=str(tmp_path / "hub"), HF_ENDPOINT=CLOSED)
     assert done.returncode == 0, done.stderr
     assert "backbone tensors" in done.stdout
     torch.testing.assert_close(YOLO(out).model.model[0].conv.weight.detach(), imagenet[1]["conv_stem.weight"])

@@ -4,14 +4,12 @@ import csv
 import statistics
 import tempfile
 import time
-from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import timm
 import torch
 import ultralytics
-from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn.autobackend import AutoBackend
 from ultralytics.nn.tasks import DetectionModel
@@ -28,19 +26,6 @@ MODELS = [
     *(f"yolov8{scale}" for scale in "nsmlx"),
     *(f"{peer}-{variant}" for peer in _PEERS for variant in ARCHITECTURES),
 ]
-
-
-class TimmFeatures(nn.Module):
-    """A timm EfficientNet as it comes, the first row of a model: `(B, 3, H, W)` -> list of its five feature maps."""
-
-    def __init__(self, variant: str):
-        """Create the backbone of `variant` with random weights."""
-        super().__init__()
-        self.m = timm.create_model(f"tf_efficientnet_{variant}", features_only=True, pretrained=False)
-
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Return the feature maps at strides 2 to 32."""
-        return self.m(x)
 
 
 def _peer_config(variant: str) -> dict:
@@ -67,7 +52,8 @@ def build(name: str) -> DetectionModel:
         return YOLO(f"{name}.yaml").model
     model = DetectionModel(_peer_config(variant), verbose=False)
     if peer == "timm":
-        row, features = model.model[0], TimmFeatures(variant)
+        row = model.model[0]
+        features = timm.create_model(f"tf_efficientnet_{variant}", features_only=True, pretrained=False)
         for attribute in ("i", "f", "type", "np"):
             setattr(features, attribute, getattr(row, attribute))
         model.model[0] = features
@@ -208,15 +194,14 @@ def measure(
     """
     shape = (batch, 3, imgsz, imgsz)
     calls, sizes, threads = {}, {}, torch.get_num_threads()
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    with tempfile.TemporaryDirectory() as folder:
         for name in models:
             model = build(name)
             sizes[name] = sum(p.numel() for p in model.parameters()), get_flops(model, imgsz)
             if runtime == TRAIN:
                 calls[name] = _Training(model, shape, device)
             else:
-                calls[name] = _Inference(model, name, runtime, folder, shape, device, half)
+                calls[name] = _Inference(model, name, runtime, Path(folder), shape, device, half)
         torch.set_num_threads(threads)  # an export leaves another number
         times = {name: [] for name in models}
         for _ in TQDM(range(repeats), desc=f"{runtime} {imgsz} px, batch {batch}"):
@@ -306,9 +291,9 @@ def run(
     ]
     output.mkdir(parents=True, exist_ok=True)
     with open(output / "benchmark.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(field.name for field in fields(Measurement))
-        writer.writerows([getattr(row, field.name) for field in fields(Measurement)] for row in rows)
+        writer = csv.DictWriter(file, [field.name for field in fields(Measurement)])
+        writer.writeheader()
+        writer.writerows(map(asdict, rows))
     for x in ("parameters", "gflops"):
         plot(rows, x, output / f"{x}.png")
     print(f"{rows[0].device}, {rows[0].threads} threads, {rows[0].versions}, medians of {2 * repeats} calls")

@@ -52,9 +52,8 @@ def _benchmark(args) -> None:
     """Measure our models beside their peers."""
     from yolo_effnet import benchmark
 
-    options = vars(args)
-    del options["run"]
-    benchmark.run(**{**options, "models": args.models or benchmark.MODELS})
+    options = {name: value for name, value in vars(args).items() if name not in ("run", "models")}
+    benchmark.run(models=args.models or benchmark.MODELS, **options)
 
 
 def _installed(package: str) -> str:

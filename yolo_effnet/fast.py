@@ -10,7 +10,15 @@ from torch import nn
 # Bytes of an expanded strip for each of up to 8 threads: they fit into the caches of today's cores, and take so long
 # that the calls do not matter.
 _STRIP_BYTES = 2**21
-_scratch = threading.local()
+
+
+class _Scratch(threading.local):
+    """Memory for the feature maps of one thread."""
+
+    buffer = torch.empty(0)
+
+
+_scratch = _Scratch()
 
 
 def is_exporting() -> bool:
@@ -111,7 +119,7 @@ def _scratch_map(channels: int, height: int, width: int) -> torch.Tensor:
     Fresh memory is several times slower to write than memory that the system has already mapped.
     """
     size = channels * height * width
-    if getattr(_scratch, "buffer", None) is None or _scratch.buffer.numel() < size:
+    if _scratch.buffer.numel() < size:
         with torch.inference_mode(False):  # such tensors may be written in every mode
             _scratch.buffer = torch.empty(size)
     return _scratch.buffer[:size].view(1, height, width, channels).permute(0, 3, 1, 2)
@@ -139,9 +147,8 @@ def _expand_and_convolve(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
         if not isinstance(block.expand, nn.Identity):
             strip = activate(block.expand.act, convolve(block.expand.conv, strip))
         # A convolution pads above as below: the first and last strips give a few rows too many, here left out.
-        above, skip = max(-start, 0), 0
-        while above + skip * stride < end - height:
-            skip += 1
+        above = max(-start, 0)
+        skip = max(0, math.ceil((end - height - above) / stride))
         padding = (above + skip * stride, left)
         strip = F.conv2d(strip, conv.weight, conv.bias, stride, padding, 1, channels)
         strip = strip[:, :, skip : skip + last - first, drop:]

@@ -121,7 +121,7 @@ def _scratch_map(channels: int, height: int, width: int) -> torch.Tensor:
     size = channels * height * width
     if _scratch.buffer.numel() < size:
         with torch.inference_mode(False):  # such tensors may be written in every mode
-            _scratch.buffer = torch.empty(size)
+            _scratch.buffer = torch.empty(size, dtype=torch.float32, device="cpu")
     return _scratch.buffer[:size].view(1, height, width, channels).permute(0, 3, 1, 2)
 
 

@@ -37,7 +37,7 @@ def test_train_writes_weights(best):
 def test_predict_prints_a_line_per_picture(best, tiny_data):
     out = run("predict.py", best, tiny_data.parent / "images" / "val", "--imgsz", 64, "--conf", 0.0001)
     assert len(re.findall(r"\.png: \d+ objects", out)) == 4
-    assert re.search(r"  (odd|even) +0\.\d\d +\(\d+, \d+\) - \(\d+, \d+\)", out)
+    assert re.search(r"  (bluish|reddish) +0\.\d\d +\(\d+, \d+\) - \(\d+, \d+\)", out)
 
 
 def test_export_agrees_with_pytorch(best):

@@ -5,6 +5,7 @@ from yolo_effnet import startup
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Classifier": "blocks",
     "EfficientNetStage": "blocks",
     "EfficientNetStem": "blocks",
     "MBConv": "blocks",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import nn
-from ultralytics.nn.modules import Conv
+from ultralytics.nn.modules import Classify, Conv
 
 from yolo_effnet import fast
 from yolo_effnet.checks import check_values, is_number
@@ -331,6 +331,34 @@ class EfficientNetStage(nn.Sequential):
         )
 
 
+class Classifier(Classify):
+    """Head of EfficientNet: 1x1 convolution, average over the image, dropout and a linear layer.
+
+    A row of it lets Ultralytics know the model for one of classification.
+
+    References:
+        EfficientNet, https://arxiv.org/abs/1905.11946, Table 1, stage 9.
+    """
+
+    def __init__(self, c1: int, c2: int, nc: int, dropout: float = 0.0):
+        """Initialize the head, which maps `(B, c1, H, W) -> (B, nc)` as Ultralytics' `Classify` does.
+
+        Args:
+            c1 (int): Input channels.
+            c2 (int): Channels of the convolution.
+            nc (int): Classes.
+            dropout (float): Probability in [0, 1) to drop an averaged channel in training.
+
+        Raises:
+            ValueError: If a value is outside its range.
+        """
+        check_values("Classifier", c1=c1, c2=c2, nc=nc, dropout=dropout)
+        super().__init__(c1, nc)
+        self.conv = ConvNormAct(c1, c2, 1)
+        self.drop.p = dropout
+        self.linear = nn.Linear(c2, nc)
+
+
 def set_bn_momentum(model: nn.Module, momentum: float = 0.1) -> None:
     """Set the momentum of every BatchNorm of the backbone in `model`, by default to PyTorch's and timm's own.
 
@@ -371,5 +399,5 @@ def set_drop_path(model: nn.Module, drop_path: float) -> None:
 
 # What ULTRALYTICS_SAFE_LOAD=1 may unpickle from a checkpoint.
 torch.serialization.add_safe_globals(
-    [EfficientNetStem, EfficientNetStage, MBConv, SqueezeExcite, ConvNormAct, StridedConv, DropPath]
+    [EfficientNetStem, EfficientNetStage, MBConv, SqueezeExcite, Classifier, ConvNormAct, StridedConv, DropPath]
 )

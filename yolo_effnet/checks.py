@@ -17,12 +17,14 @@ def is_number(value) -> bool:
 _ACCEPTED = {
     "c1": (lambda v: _is_int(v) and v >= 1, "an integer >= 1"),
     "c2": (lambda v: _is_int(v) and v >= 1, "an integer >= 1"),
+    "nc": (lambda v: _is_int(v) and v >= 1, "an integer >= 1"),
     "n": (lambda v: _is_int(v) and v >= 1, "an integer >= 1"),
     "k": (lambda v: _is_int(v) and v >= 1 and v % 2 == 1, "an odd integer >= 1"),
     "s": (lambda v: _is_int(v) and v in (1, 2), "1 or 2"),
     "expand_ratio": (lambda v: is_number(v) and v >= 1, "a number >= 1"),
     "se_ratio": (lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 (no squeeze-and-excite) to 1"),
     "drop_path": (lambda v: is_number(v) and 0 <= v < 1, "a number from 0 to below 1"),
+    "dropout": (lambda v: is_number(v) and 0 <= v < 1, "a number from 0 to below 1"),
     "padding": (lambda v: v in PADDINGS, " or ".join(PADDINGS)),
 }
 

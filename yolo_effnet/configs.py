@@ -1,25 +1,39 @@
 """Model names and the YAML that each stands for, written from the architecture table."""
 
 import difflib
+import itertools
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from yolo_effnet.architectures import ARCHITECTURES, TAPS, Architecture
+from yolo_effnet.architectures import ARCHITECTURES, Architecture
 
-_GRAMMAR = re.compile(r"yolov8-eff(?P<variant>[^.]*)(\.ya?ml)?$")
+SERIES = {"yolov8": "YOLOv8", "yolo26": "YOLO26"}
+# Suffix of a name: what its YAML is for, head module of YOLOv8 (with 26 appended that of YOLO26) and its arguments.
+TASKS = {
+    "": ("object detection", "Detect", "nc"),
+    "-seg": ("instance segmentation", "Segment", "nc, 32, {p3}"),
+    "-pose": ("pose estimation", "Pose", "nc, kpt_shape"),
+    "-obb": ("oriented object detection", "OBB", "nc, 1"),
+}
+PYRAMIDS = {"": (3, 4, 5), "-p2": (2, 3, 4, 5), "-p6": (3, 4, 5, 6)}
+CLASSIFICATION = "-cls"
 
+_SIZES = {2: "xsmall", 3: "small", 4: "medium", 5: "large", 6: "xlarge"}
+
+_CLASSES = {"-pose": 1, CLASSIFICATION: 1000}
+_END2END = "end2end: True # whether to use end-to-end mode\nreg_max: 1 # DFL bins\n"
+_KEYPOINTS = "kpt_shape: [17, 3] # number of keypoints, number of dims (2 for x,y or 3 for x,y,visible)\n"
 _TEMPLATE = """\
-# Ultralytics YOLOv8 object detection with an EfficientNet-{VARIANT} backbone, P3/8 - P5/32 outputs
+# Ultralytics {series} {task} with an EfficientNet-{VARIANT} backbone{outputs}
 # Backbone: EfficientNet, Tan and Le 2019, https://arxiv.org/abs/1905.11946
-# Neck and head: YOLOv8, https://docs.ultralytics.com/models/yolov8, neck widths scaled with the backbone
-# {millions:.1f}M parameters, {gflops:.1f} GFLOPs at 640 pixels with 80 classes
-
+{notes}
 # Parameters
-nc: 80 # number of classes
-drop_path: {drop_path} # stochastic depth of the backbone, growing linearly from 0 over its {blocks} blocks
+nc: {nc} # number of classes
+{keys}drop_path: {drop_path} # stochastic depth of the backbone, growing linearly from 0 over its {blocks} blocks
 padding: same # of the backbone's strided convolutions: same (TensorFlow) or symmetric (PyTorch)
 weights: {weights} # timm tag of the ImageNet weights that training starts from; empty for none
 weights_file: # .safetensors or .pth file that stands in for their download
@@ -33,97 +47,208 @@ head:
 {head}"""
 
 
-def _neck_and_head(architecture: Architecture) -> list[str]:
-    """Return YOLOv8's PAN neck and head; rows 0-8 are the backbone and its SPPF."""
-    p3, p4, p5 = architecture.neck_channels
-    n = architecture.neck_repeats
-    tap3, tap4, _ = TAPS
-    return [
-        '[-1, 1, nn.Upsample, [None, 2, "nearest"]]',
-        f"[[-1, {tap4}], 1, Concat, [1]] # cat backbone P4",
-        f"[-1, {n}, C2f, [{p4}]] # 11",
-        "",
-        '[-1, 1, nn.Upsample, [None, 2, "nearest"]]',
-        f"[[-1, {tap3}], 1, Concat, [1]] # cat backbone P3",
-        f"[-1, {n}, C2f, [{p3}]] # 14 (P3/8-small)",
-        "",
-        f"[-1, 1, Conv, [{p3}, 3, 2]]",
-        "[[-1, 11], 1, Concat, [1]] # cat head P4",
-        f"[-1, {n}, C2f, [{p4}]] # 17 (P4/16-medium)",
-        "",
-        f"[-1, 1, Conv, [{p4}, 3, 2]]",
-        "[[-1, 8], 1, Concat, [1]] # cat head P5",
-        f"[-1, {n}, C2f, [{p5}]] # 20 (P5/32-large)",
-        "",
-        "[[14, 17, 20], 1, Detect, [nc]] # Detect(P3, P4, P5)",
-    ]
+@dataclass(frozen=True)
+class Model:
+    """What the name of a model says.
+
+    Attributes:
+        series (str): `yolov8` or `yolo26`, the neck and head.
+        architecture (Architecture): The backbone, and the scale of the neck.
+        task (str): Suffix of the name: "", `-seg`, `-pose`, `-obb` or `-cls`.
+        pyramid (str): Suffix of the name: "", `-p2` or `-p6`.
+    """
+
+    series: str
+    architecture: Architecture
+    task: str
+    pyramid: str
+
+    @property
+    def name(self) -> str:
+        """Return the name, without `.yaml`."""
+        return f"{self.series}-eff{self.architecture.variant}{self.task}{self.pyramid}"
 
 
-def _backbone(architecture: Architecture) -> list[str]:
-    """Return the rows of stem, stages and SPPF."""
+_MODELS = {
+    model.name: model
+    for model in itertools.starmap(
+        Model,
+        [
+            *itertools.product(SERIES, ARCHITECTURES.values(), TASKS, PYRAMIDS),
+            *itertools.product(["yolov8"], ARCHITECTURES.values(), [CLASSIFICATION], [""]),
+        ],
+    )
+}
+GRAMMAR = (
+    f"yolov8-eff<{'|'.join(ARCHITECTURES)}>[{'|'.join(filter(None, TASKS))}][{'|'.join(filter(None, PYRAMIDS))}], "
+    f"the same with yolo26, and yolov8-eff<..>{CLASSIFICATION}"
+)
+_OURS = re.compile(rf"({'|'.join(SERIES)})-eff[^.]*(\.ya?ml)?")
+
+
+class _Rows:
+    """Rows of a model YAML, as lines of text that know their index."""
+
+    def __init__(self):
+        self.index, self.lines = -1, []
+
+    def add(self, row: str, comment: str = "") -> int:
+        """Append a row, with `{i}` in its comment replaced by its index, which is returned."""
+        self.index += 1
+        self.lines.append(f"  - {row}" + (f" # {comment}".format(i=self.index) if comment else ""))
+        return self.index
+
+    def end_paragraph(self) -> None:
+        self.lines.append("")
+
+    def take(self) -> str:
+        """Return the text of the rows since the last call."""
+        text, self.lines = "\n".join(self.lines) + "\n", []
+        return text
+
+
+def _add_backbone(rows: _Rows, architecture: Architecture) -> dict[int, int]:
+    """Add stem and stages; return the row at which each level of the pyramid ends."""
     level = 1
-    rows = [f"[-1, 1, EfficientNetStem, [{architecture.stem_channels}, 3, 2]] # 0-P1/2"]
-    for i, (kernel, stride, expand_ratio, channels, repeats) in enumerate(architecture.stages, start=1):
+    ends = {level: rows.add(f"[-1, 1, EfficientNetStem, [{architecture.stem_channels}, 3, 2]]", "{i}-P1/2")}
+    for kernel, stride, expand_ratio, channels, repeats in architecture.stages:
         level += stride == 2
-        label = f"{i}-P{level}/{2**level}" if stride == 2 else f"{i}"
-        rows.append(f"[-1, {repeats}, EfficientNetStage, [{channels}, {kernel}, {stride}, {expand_ratio}]] # {label}")
-    return [*rows, f"[-1, 1, SPPF, [{architecture.neck_channels[-1]}, 5]] # 8"]
+        label = f"{{i}}-P{level}/{2**level}" if stride == 2 else "{i}"
+        args = f"{channels}, {kernel}, {stride}, {expand_ratio}"
+        ends[level] = rows.add(f"[-1, {repeats}, EfficientNetStage, [{args}]]", label)
+    return ends
 
 
-def model_names() -> list[str]:
-    """Return the names of all models, without `.yaml`."""
-    return [f"yolov8-eff{variant}" for variant in ARCHITECTURES]
+def _widths(model: Model) -> dict[int, int]:
+    """Return the neck's channels at each level of the model's pyramid, in the proportions of Ultralytics' models."""
+    p3, p4, p5 = model.architecture.neck_channels
+    widths = {3: p3, 4: p4, 5: p5}
+    if model.pyramid == "-p2":
+        return {2: p3 // 2, **widths}
+    if model.pyramid == "-p6":
+        return {**widths, 5: min(3 * p3, p5), 6: p5}
+    return widths
 
 
-def parse_name(name: str) -> Architecture | None:
-    """Return the architecture of a model name, or None where the name does not follow our grammar.
+def _add_neck_and_head(rows: _Rows, model: Model, ends: dict[int, int]) -> str:
+    """Add SPPF, PAN neck and head; return the text of the rows that Ultralytics counts to the backbone."""
+    widths, levels, v8 = _widths(model), PYRAMIDS[model.pyramid], model.series == "yolov8"
+    n = model.architecture.neck_repeats if v8 else max(1, round(model.architecture.neck_repeats * 2 / 3))
+
+    def add_block(level: int, label: str) -> int:
+        if v8:
+            return rows.add(f"[-1, {n}, C2f, [{widths[level]}]]", label)
+        attention = label and level == levels[-1]  # on the way up, as in YOLO26
+        return rows.add(
+            f"[-1, {1 if attention else n}, C3k2, [{widths[level]}, True{', 0.5, True' * attention}]]", label
+        )
+
+    top = widths[levels[-1]]
+    if model.pyramid == "-p6":
+        rows.add(f"[-1, 1, Conv, [{top}, 3, 2]]", "{i}-P6/64")
+        rows.add(f"[-1, {n}, {'C2f' if v8 else 'C3k2'}, [{top}, True]]")
+    if v8:
+        inner = {levels[-1]: rows.add(f"[-1, 1, SPPF, [{top}, 5]]", "{i}")}
+    else:
+        rows.add(f"[-1, 1, SPPF, [{top}, 5, 3, {model.pyramid != '-p6'}]]", "{i}")
+        inner = {levels[-1]: rows.add(f"[-1, {n}, C2PSA, [{top}]]", "{i}")}
+    backbone = rows.take()
+
+    for level in levels[-2::-1]:
+        rows.add('[-1, 1, nn.Upsample, [None, 2, "nearest"]]')
+        rows.add(f"[[-1, {ends[level]}], 1, Concat, [1]]", f"cat backbone P{level}")
+        lowest = level == levels[0]
+        inner[level] = add_block(level, "{i}" + (f" (P{level}/{2**level}-{_SIZES[level]})" if lowest else ""))
+        rows.end_paragraph()
+    outputs = [inner[levels[0]]]
+    for below, level in itertools.pairwise(levels):
+        rows.add(f"[-1, 1, Conv, [{widths[below]}, 3, 2]]")
+        rows.add(f"[[-1, {inner[level]}], 1, Concat, [1]]", f"cat head P{level}")
+        outputs.append(add_block(level, f"{{i}} (P{level}/{2**level}-{_SIZES[level]})"))
+        rows.end_paragraph()
+    _, module, args = TASKS[model.task]
+    module += "" if v8 or not model.task else "26"
+    args = args.format(p3=widths[3])
+    rows.add(f"[{outputs}, 1, {module}, [{args}]]", f"{module}({', '.join(f'P{level}' for level in levels)})")
+    return backbone
+
+
+def model_names(suffix: str = "", series: str = "yolov8") -> list[str]:
+    """Return the names of the eight models of a kind, smallest first and without `.yaml`.
 
     Args:
-        name (str): `yolov8-eff<variant>`, with or without `.yaml`.
+        suffix (str): Task and pyramid as in the names, such as "", `-seg`, `-p2`, `-pose-p6` or `-cls`.
+        series (str): `yolov8` or `yolo26`.
+    """
+    return [m.name for m in _MODELS.values() if (m.series, m.task + m.pyramid) == (series, suffix)]
+
+
+def parse_name(name: str) -> Model | None:
+    """Return what the name of a model says, or None where the name is not one of ours by its beginning.
+
+    Args:
+        name (str): Such as `yolov8-effb0` or `yolov8-effb0-seg.yaml`.
 
     Raises:
-        ValueError: If the name follows the grammar but there is no such variant.
+        ValueError: If the name begins as ours do but there is no such model.
     """
-    match = _GRAMMAR.fullmatch(name)
-    if not match:
+    if not _OURS.fullmatch(name):
         return None
-    if match["variant"] not in ARCHITECTURES:
-        raise ValueError(f"'{name}' is neither a file nor a model of yolo_effnet; its models are {suggest(name)}")
-    return ARCHITECTURES[match["variant"]]
+    model = _MODELS.get(name.partition(".")[0])
+    if model is None:
+        raise ValueError(f"'{name}' is neither a file nor a model of yolo_effnet; {suggest(name)}")
+    return model
 
 
 def suggest(name: str) -> str:
-    """Return all model names as text, with those closest to `name` first."""
-    names = model_names()
-    close = difflib.get_close_matches(name.removesuffix(".yaml"), names, n=3)
-    return ", ".join([*close, *(n for n in names if n not in close)])
+    """Return the names closest to `name`, and how names are made, as text."""
+    close = difflib.get_close_matches(name.partition(".")[0], _MODELS, n=3, cutoff=0.8)
+    hint = f"did you mean {', '.join(close)}? " if close else ""
+    return f"{hint}Its models are {GRAMMAR}"
 
 
 def model_yaml(name: str) -> str:
-    """Return the YAML text of a model, the one that `models/` holds.
+    """Return the YAML text of a model; that of a detection model is the one that `models/` holds.
 
     Args:
-        name (str): A name from `model_names()`, with or without `.yaml`.
+        name (str): A name as `model_names()` gives them, with or without `.yaml`.
 
     Raises:
         ValueError: If there is no model of that name.
     """
-    architecture = parse_name(name)
-    if architecture is None:
-        raise ValueError(f"'{name}' is not a model of yolo_effnet; its models are {suggest(name)}")
-
-    def block(rows: list[str]) -> str:
-        return "\n".join(f"  - {row}" if row else "" for row in rows) + "\n"
-
+    model = parse_name(name)
+    if model is None:
+        raise ValueError(f"'{name}' is not a model of yolo_effnet; {suggest(name)}")
+    architecture, rows = model.architecture, _Rows()
+    ends = _add_backbone(rows, architecture)
+    if model.task == CLASSIFICATION:
+        task, outputs = "image classification", ""
+        notes = ["Head: EfficientNet's own, so that ImageNet weights cover the whole model"]
+        backbone = rows.take()
+        rows.add(f"[-1, 1, Classifier, [{architecture.head_channels}, nc, {architecture.dropout}]]", "{i}")
+    else:
+        task, levels = TASKS[model.task][0], PYRAMIDS[model.pyramid]
+        outputs = f", P{levels[0]}/{2 ** levels[0]} - P{levels[-1]}/{2 ** levels[-1]} outputs"
+        page = f"https://docs.ultralytics.com/models/{model.series}"
+        notes = [f"Neck and head: {SERIES[model.series]}, {page}, neck widths scaled with the backbone"]
+        backbone = _add_neck_and_head(rows, model, ends)
+    if model.name in model_names():
+        millions, gflops = architecture.parameters / 1e6, architecture.gflops
+        notes.append(f"{millions:.1f}M parameters, {gflops:.1f} GFLOPs at 640 pixels with 80 classes")
     return _TEMPLATE.format(
+        series=SERIES[model.series],
+        task=task,
         VARIANT=architecture.variant.upper(),
-        millions=architecture.parameters / 1e6,
-        gflops=architecture.gflops,
-        drop_path=architecture.drop_path,
+        outputs=outputs,
+        notes="".join(f"# {note}\n" for note in notes),
+        nc=_CLASSES.get(model.task, 80),
+        keys=(_END2END if model.series == "yolo26" else "") + (_KEYPOINTS if model.task == "-pose" else ""),
+        # The authors' rate for a classifier of any size.
+        drop_path=0.2 if model.task == CLASSIFICATION else architecture.drop_path,
         weights=architecture.weights,
         blocks=sum(stage.repeats for stage in architecture.stages),
-        backbone=block(_backbone(architecture)),
-        head=block(_neck_and_head(architecture)),
+        backbone=backbone,
+        head=rows.take(),
     )
 
 
@@ -131,7 +256,7 @@ def model_config(name: str) -> dict:
     """Return the YAML of a model as a dict, ready for `DetectionModel(model_config(name))`.
 
     Args:
-        name (str): A name from `model_names()`, with or without `.yaml`.
+        name (str): A name as `model_names()` gives them, with or without `.yaml`.
 
     Raises:
         ValueError: If there is no model of that name.
@@ -140,7 +265,7 @@ def model_config(name: str) -> dict:
 
 
 def write_models(folder: Path) -> None:
-    """Write the YAML of every model into `folder`."""
+    """Write the YAML of every detection model into `folder`."""
     for name in model_names():
         (folder / f"{name}.yaml").write_text(model_yaml(name), encoding="utf-8")
 

@@ -23,7 +23,7 @@ tasks = sys.modules["ultralytics.nn.tasks"]
 SUPPORTED_ULTRALYTICS = ((8, 3, 70), (9,))
 # Nothing here looks into `blocks` or `weights` until it is called: the import of either may be what led here, through
 # Ultralytics, before it has defined anything.
-BLOCKS = ("EfficientNetStem", "EfficientNetStage", "MBConv", "SqueezeExcite")
+BLOCKS = ("EfficientNetStem", "EfficientNetStage", "MBConv", "SqueezeExcite", "Classifier")
 
 
 def _widened_frozenset(items=()):
@@ -67,8 +67,8 @@ def _check_row(index: int, row) -> list:
             raise _row_error(index, row, str(error)) from None
     if n > 1 and name == "MBConv":  # Ultralytics would repeat the first block, with its stride and channels
         name = "EfficientNetStage"
-    elif n > 1 and name == "EfficientNetStem":
-        raise _row_error(index, row, f"the repeats of an EfficientNetStem must be 1, got {n}")
+    elif n > 1 and name in ("EfficientNetStem", "Classifier"):
+        raise _row_error(index, row, f"the repeats of {name} must be 1, got {n}")
     return [f, n, name, args]
 
 
@@ -136,8 +136,14 @@ def _wrap_yaml_model_load(yaml_model_load):
     def wrapper(path):
         file = Path(path)
         # A file always wins, and is not found by Ultralytics where its path changes with the scale cut out of it.
-        if file.is_file() or configs.parse_name(file.name) is None:
+        model = None if file.is_file() else configs.parse_name(file.name)
+        if model is None:
             return yaml_model_load(path)
+        if model.series == "yolo26" and not hasattr(tasks, "Segment26"):
+            raise ValueError(
+                f"'{path}' needs ultralytics>=8.4, which has YOLO26, not {ultralytics.__version__}; "
+                f"{str(path).replace('yolo26', 'yolov8')} works with both"
+            )
         if file.name != str(path):
             raise FileNotFoundError(f"'{path}' does not exist; for the built-in model write model={file.name}")
         return {**configs.model_config(file.name), "scale": "", "yaml_file": str(path)}

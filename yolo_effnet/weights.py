@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import yaml
 from torch import nn
-from ultralytics.utils import LOGGER, RANK
+from ultralytics.utils import LOGGER, RANK, ROOT
 
 from yolo_effnet import blocks
 from yolo_effnet.timm_weights import Pretraining, WeightsUnavailableError, download, pretraining, read_state_dict
@@ -35,8 +36,8 @@ class LoadReport:
 
 
 def _backbone(model: nn.Module) -> list[nn.Module]:
-    """Return the stem and the stages of a model, in order."""
-    kinds = (blocks.EfficientNetStem, blocks.EfficientNetStage)
+    """Return the stem, the stages and the classifier, if it has one, of a model, in order."""
+    kinds = (blocks.EfficientNetStem, blocks.EfficientNetStage, blocks.Classifier)
     layers = [m for m in model.modules() if isinstance(m, kinds)]
     if not layers or not isinstance(layers[0], blocks.EfficientNetStem):
         raise ValueError(f"{type(model).__name__} has no EfficientNetStem to load ImageNet weights into")
@@ -70,8 +71,14 @@ def _layer_names(layers: list[nn.Module], torchvision: bool) -> dict[str, str]:
     names = (
         {"0.conv": "features.0.0", "0.bn": "features.0.1"} if torchvision else {"0.conv": "conv_stem", "0.bn": "bn1"}
     )
-    for i, stage in enumerate(layers[1:], start=1):
-        for j, block in enumerate(stage):
+    for i, layer in enumerate(layers[1:], start=1):
+        if isinstance(layer, blocks.Classifier):
+            head = (
+                ("features.8.0", "features.8.1", "classifier.1") if torchvision else ("conv_head", "bn2", "classifier")
+            )
+            names |= dict(zip((f"{i}.conv.conv", f"{i}.conv.bn", f"{i}.linear"), head, strict=True))
+            continue
+        for j, block in enumerate(layer):
             prefix = f"features.{i}.{j}" if torchvision else f"blocks.{i - 1}.{j}"
             names |= {
                 f"{i}.{j}.{ours}": f"{prefix}.{theirs}" for ours, theirs in _block_names(block, torchvision).items()
@@ -102,6 +109,8 @@ def _convert(state_dict: dict, layers: list[nn.Module], source: Pretraining, ori
         tensor = state_dict.get(theirs)
         if tensor is not None and key == "0.conv.weight":
             tensor = adapt_input_conv(value.shape[1], tensor)
+        if tensor is not None and layer.endswith(".linear") and len(tensor) != len(value):
+            continue  # the last layer of a classifier learns its own classes
         if tensor is None or tensor.shape != value.shape:
             found = "is missing" if tensor is None else f"is {tuple(tensor.shape)}"
             raise ValueError(
@@ -131,8 +140,16 @@ def _find(file: str, config: dict) -> Path:
     return beside if not Path(file).is_file() and beside.is_file() else Path(file)
 
 
+def _imagenet_names() -> dict[int, str]:
+    """Return the names of the 1000 classes of ImageNet-1k, in the order of all its weights."""
+    file = ROOT / "cfg" / "datasets" / "ImageNet.yaml"
+    return yaml.safe_load(file.read_text(encoding="utf-8"))["names"]
+
+
 def load_backbone_weights(model, weights: str | None = None, file: str | Path | None = None) -> LoadReport:
     """Load ImageNet weights into the EfficientNet backbone of a model; its features are then exactly timm's.
+
+    In a classification model that includes the head, and with 1000 classes its last layer and their names.
 
     Args:
         model (YOLO | torch.nn.Module): A YOLO object, or a module that holds the backbone, with three or any other
@@ -171,6 +188,8 @@ def load_backbone_weights(model, weights: str | None = None, file: str | Path | 
     origin = f"weights file '{path}'" if file else f"'{source.hub_id}'"
     converted = _convert(read_state_dict(path, source), layers, source, origin)
     nn.ModuleList(layers).load_state_dict(converted, strict=False)
+    if any(k.endswith("linear.bias") and len(v) == 1000 for k, v in converted.items()):
+        module.names = _imagenet_names()
     layers[0].set_statistics(source.mean, source.std)
     return LoadReport(source, str(path) if file else source.hub_id, len(converted))
 

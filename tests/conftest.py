@@ -2,15 +2,17 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 # Before the first import of Ultralytics, which reads and writes its settings there.
 os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="yolo_effnet_tests_")
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")
 os.environ.pop("YOLO_EFFNET_AUTOLOAD", None)
 
-import datasets
+import pictures
 import pytest
 import torch
+from ultralytics import YOLO
 
 
 @pytest.fixture(autouse=True)
@@ -21,4 +23,13 @@ def _seed():
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
     """A detection set of eight pictures of 64 pixels; returns its YAML's path."""
-    return datasets.draw("detect", tmp_path_factory.mktemp("tiny"))
+    return pictures.draw("detect", tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def learned(tmp_path_factory):
+    """Weights of B0 that detect most of what is in a small data set, and its YAML's path."""
+    data = pictures.draw("detect", tmp_path_factory.mktemp("learned"), train=64, val=16)
+    model = YOLO("yolov8-effb0.yaml")
+    model.train(data=data, project=tmp_path_factory.mktemp("runs"), **pictures.LEARNING)
+    return Path(model.trainer.save_dir) / "weights" / "best.pt", data

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
+import pictures
 import pytest
 import torch
 from torch import nn
@@ -173,3 +175,105 @@ def test_onnx_export_is_clean_and_equal(trained):
         expected = network(x)[0].numpy()
     assert np.abs(got - expected).max() / np.abs(expected).max() < 1e-4
     assert not any(isinstance(m, nn.BatchNorm2d) for m in copy.deepcopy(network).fuse(verbose=False).modules())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "SGD"},
+        {"optimizer": "AdamW"},
+        {"optimizer": "MuSGD"},
+        {"multi_scale": 0.5},
+        {"rect": True},
+        {"cache": "disk"},
+        {"single_cls": True},
+        {"amp": True},
+        {"distill_model": "yolov8n.pt"},
+        {"distill_model": "yolov8-effb1.pt"},
+    ],
+    ids=str,
+)
+def test_training_options(options, tiny_data, tmp_path):
+    if "distill_model" in options:
+        if not hasattr(DEFAULT_CFG, "distill_model"):
+            pytest.skip("this version of Ultralytics does not distill")
+        options = {"distill_model": str(tmp_path / options["distill_model"])}
+        YOLO(Path(options["distill_model"]).with_suffix(".yaml").name).save(options["distill_model"])
+    model = YOLO("yolov8-effb0.yaml")
+    before = model.model.model[0].conv.weight.clone()
+    model.train(data=tiny_data, epochs=1, pretrained=False, project=tmp_path, **QUICK, **options)
+    after = YOLO(model.trainer.last).model.float().model[0].conv.weight
+    assert after.isfinite().all()
+    assert not torch.equal(after, before)
+
+
+@pytest.mark.filterwarnings("ignore")  # of modelopt
+def test_quantisation_aware_training(learned, tmp_path):
+    """Every convolution of backbone and neck computes on int8 in the exported graph, and the model still detects."""
+    pytest.importorskip("modelopt")
+    best, data = learned
+    model = YOLO(best)
+    options = {**pictures.LEARNING, "epochs": 1, "warmup_epochs": 0, "lr0": 1e-4, "pretrained": True, "quantize": 8}
+    model.train(data=data, project=tmp_path, **options)
+    assert model.val(data=data, **QUICK).box.map50 > 0.3
+    graph = onnx.load(YOLO(model.trainer.best).export(format="onnx", imgsz=64)).graph
+    int8 = {output for node in graph.node if node.op_type == "DequantizeLinear" for output in node.output}
+    rest = [n.name for n in graph.node if n.op_type == "Conv" and not {n.input[0], n.input[1]} <= int8]
+    head = f"/model.{len(model.model.model) - 1}/"
+    assert len(rest) == 7  # as of yolov8n: the last convolutions of the head
+    assert all(name.startswith(head) for name in rest)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_quantisation_aware_training_needs_trained_weights(tiny_data, tmp_path):
+    pytest.importorskip("modelopt")
+    with pytest.raises(ValueError, match=r"quantize=8 takes the ranges of a trained model.*best\.pt quantize=8"):
+        YOLO("yolov8-effb0.yaml").train(data=tiny_data, epochs=1, project=tmp_path, quantize=8, **QUICK)
+
+
+@pytest.fixture
+def video(tmp_path):
+    """A bright square that moves over a dark field, eight pictures long."""
+    file = tmp_path / "video.avi"
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 8, (64, 64))
+    for i in range(8):
+        picture = np.full((64, 64, 3), 30, np.uint8)
+        picture[16:44, 8 + 2 * i : 36 + 2 * i] = (0, 200, 220)
+        writer.write(picture)
+    writer.release()
+    return file
+
+
+def test_predict_takes_pictures_folders_and_videos(learned, video):
+    model, folder = YOLO(learned[0]), learned[1].parent / "images" / "val"
+    options = {"imgsz": 64, "conf": 0.05, "verbose": False, "device": "cpu"}
+    assert len(model.predict(folder, batch=3, **options)) == 16
+    assert len(model.predict(sorted(folder.iterdir())[:2], **options)) == 2
+    assert len(list(model.predict(video, stream=True, **options))) == 8
+
+
+@pytest.mark.parametrize("tracker", ["bytetrack.yaml", "botsort.yaml"])
+def test_track_keeps_the_identity(tracker, learned, video):
+    pytest.importorskip("lap")
+    options = {"imgsz": 64, "conf": 0.05, "verbose": False, "device": "cpu", "tracker": tracker}
+    tracked = [r.boxes.id for r in YOLO(learned[0]).track(video, **options) if r.boxes.id is not None]
+    assert len(tracked) >= 6
+    assert set.intersection(*({int(i) for i in ids} for ids in tracked))
+
+
+def test_tune(tiny_data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = {"epochs": 1, "iterations": 2, "project": tmp_path, "pretrained": False, "val": False, **QUICK}
+    YOLO("yolov8-effb0.yaml").tune(data=str(tiny_data), **options)
+    (file,) = tmp_path.rglob("best_hyperparameters.yaml")
+    assert "lr0" in file.read_text()
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's exporter warns of its own age
+def test_benchmark(learned, tmp_path, monkeypatch):
+    from ultralytics.utils.benchmarks import benchmark
+
+    monkeypatch.chdir(tmp_path)
+    table = benchmark(model=learned[0], data=learned[1], imgsz=64, device="cpu", format="onnx")
+    assert "ONNX" in str(table)
+    assert "nan" not in str(table).lower()

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-import datasets
+import pictures
 import pytest
 import timm
 import torch
@@ -18,11 +18,6 @@ import yolo_effnet
 from yolo_effnet.architectures import ARCHITECTURES
 
 COMMAND = "import sys; from ultralytics.cfg import entrypoint; entrypoint()"
-OPTIONS = {
-    "imgsz": 64, "batch": 8, "nbs": 8, "epochs": 10, "optimizer": "AdamW", "lr0": 0.002, "warmup_epochs": 1,
-    "mosaic": 0, "hsv_h": 0, "hsv_s": 0, "erasing": 0,
-    "pretrained": False, "workers": 0, "plots": False, "verbose": False, "device": "cpu",
-}  # fmt: skip
 
 
 def yolo(*words, folder) -> str:
@@ -49,8 +44,8 @@ def yolo(*words, folder) -> str:
     ],
 )
 def test_the_metric_of_the_task_rises(task, name, metric, tmp_path):
-    data = datasets.draw(task, tmp_path, train=64, val=16)
-    options = {"model": f"{name}.yaml", "data": data, "project": tmp_path / "runs", **OPTIONS}
+    data = pictures.draw(task, tmp_path, train=64, val=16)
+    options = {"model": f"{name}.yaml", "data": data, "project": tmp_path / "runs", **pictures.LEARNING}
     yolo(task, "train", *(f"{k}={v}" for k, v in options.items()), folder=tmp_path)
     (file,) = tmp_path.rglob("results.csv")
     with file.open() as lines:

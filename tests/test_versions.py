@@ -6,6 +6,7 @@ import subprocess
 import sys
 from ast import literal_eval
 
+import pictures
 import pytest
 from installed import PREAMBLE, Environment, build
 from packaging.requirements import Requirement
@@ -38,6 +39,38 @@ model.train(epochs=1, pretrained=False, project="runs", **options)
 fitness = model.val(**options).fitness
 best = str(model.trainer.best.resolve())
 report([[ultralytics.__version__, version("ultralytics")], built, float(fitness), best, predict(best, image)])
+"""
+TASKS = f"""{PREAMBLE}
+import sys
+import numpy, onnxruntime, torch
+from ultralytics import YOLO
+
+def stop(trainer):
+    if trainer.epoch == 1:
+        raise KeyboardInterrupt
+
+model = YOLO("yolov8-effb0-seg.yaml")
+model.add_callback("on_train_epoch_start", stop)
+options = dict(imgsz=64, batch=4, workers=0, plots=False, device="cpu")
+try:
+    model.train(data=sys.argv[1], epochs=2, pretrained=False, project="runs", **options)
+except KeyboardInterrupt:
+    resumed = YOLO(model.trainer.last)
+    resumed.train(resume=True)
+best = resumed.trainer.best
+x = torch.rand(1, 3, 64, 64)
+with torch.no_grad():
+    expected = YOLO(best).model.eval()(x)[0]
+expected = expected[0] if isinstance(expected, (list, tuple)) else expected
+session = onnxruntime.InferenceSession(YOLO(best).export(format="onnx", imgsz=64))
+got = session.run(None, {{session.get_inputs()[0].name: x.numpy()}})[0]
+error = float(numpy.abs(got - expected.numpy()).max() / expected.abs().max())
+tasks = [YOLO(f"yolov8-effb0{{suffix}}.yaml").task for suffix in ("", "-seg", "-pose", "-obb", "-cls", "-p2", "-p6")]
+try:
+    newest = YOLO("yolo26-effb0.yaml").task
+except ValueError as problem:
+    newest = str(problem)
+report([resumed.trainer.start_epoch, resumed.trainer.epoch, error, tasks, newest])
 """
 ROW = re.compile(r"\s*(\d+) +(\S.*?) +(\d+) +(\d+)  (\S+) +(\[.*\])\s*")
 
@@ -93,6 +126,23 @@ def test_release(fresh, release, tiny_data, tmp_path):
     assert module == predicted[0] == "yolo_effnet.blocks"
     assert boxes
     assert boxes == [pytest.approx(box, rel=1e-3, abs=1e-3) for box in predicted[1]]
+
+
+def test_tasks_resume_and_onnx_on_a_release(fresh, release, tmp_path):
+    name, variables = release
+    data = pictures.draw("segment", tmp_path / "data")
+    done = fresh.start("-c", TASKS, data, cwd=tmp_path, **variables)
+    start, end, error, tasks, newest = fresh.result(done)
+    assert (start, end) == (1, 1)
+    assert error < 1e-4
+    assert tasks == ["detect", "segment", "pose", "obb", "classify", "detect", "detect"]
+    if name == FLOOR:
+        assert newest == (
+            f"'yolo26-effb0.yaml' needs ultralytics>=8.4, which has YOLO26, not {FLOOR}; "
+            "yolov8-effb0.yaml works with both"
+        )
+    else:
+        assert newest == "detect"
 
 
 def test_requirement_is_the_supported_range(fresh):

@@ -82,7 +82,8 @@ class StridedConv(ConvNormAct):
             return self.conv(x)
         odd_h, odd_w = _is_odd(x.shape[-2]), _is_odd(x.shape[-1])
         # An explicit Pad is what simplifiers and runtimes fold into the Conv, and of few channels it costs little.
-        if fast.is_exporting() or (self.conv.in_channels < self.conv.out_channels and fast.is_plain(self.conv)):
+        few_channels = self.conv.in_channels < self.conv.out_channels
+        if fast.is_plain(self.conv) and (few_channels or fast.is_exporting()):
             x = F.pad(x, (size - 1 + odd_w, size, size - 1 + odd_h, size))
             return F.conv2d(x, self.conv.weight, self.conv.bias, 2, 0, 1, self.conv.groups)
         if odd_h or odd_w:

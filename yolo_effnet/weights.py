@@ -206,9 +206,19 @@ def load_as_training_starts(trainer) -> None:
 
     Only for `pretrained=True` and a backbone that is still random: resuming, a `.pt` model, `pretrained=x.pt` and
     `YOLO(...).load()` are left as they are. Rank 0 loads and the other ranks receive.
+
+    Raises:
+        ValueError: If quantisation-aware training would start from a backbone that is random.
     """
     model = _unwrapped(trainer.model)
     config = getattr(model, "yaml", None) or {}
+    stem = next((m for m in model.modules() if isinstance(m, blocks.EfficientNetStem)), None)
+    if stem and not stem.loaded and getattr(trainer.args, "quantize", None) == 8:
+        # Its ranges are calibrated by now, on a random network whose activations fade away: the loss would be NaN.
+        raise ValueError(
+            "quantize=8 takes the ranges of a trained model, and this backbone is random: train without it first, then "
+            "train model=best.pt quantize=8"
+        )
     if (
         trainer.args.pretrained is not True
         or trainer.resume

@@ -1,0 +1,156 @@
+"""Exported models in their own runtimes: PyTorch's numbers, the same metric, and graphs without leftovers."""
+
+import re
+from collections import Counter
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import onnx
+import pytest
+import torch
+import ultralytics
+from export import infer
+from ultralytics import ASSETS, YOLO
+from ultralytics.data.augment import LetterBox
+
+import yolo_effnet
+
+pytestmark = [pytest.mark.export, pytest.mark.filterwarnings("ignore")]  # exporters warn, at every step, of themselves
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+VALIDATION = {"imgsz": 64, "batch": 1, "rect": False, "workers": 0, "plots": False, "verbose": False, "device": "cpu"}
+# Supported operators of TensorRT's ONNX parser, of those that Ultralytics' models can hold:
+# https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md
+TENSORRT = set(
+    "Abs Add And ArgMax AveragePool Cast Ceil Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos DepthToSpace "  # noqa: SIM905
+    "DequantizeLinear Div Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gemm GlobalAveragePool "
+    "GlobalMaxPool Greater HardSigmoid Identity LeakyRelu Less Log MatMul Max MaxPool Min Mul Neg Not Or Pad Pow "
+    "QuantizeLinear Range ReduceMax ReduceMean ReduceSum Relu Reshape Resize ScatterElements ScatterND Shape Sigmoid "
+    "Sin Slice Softmax Softplus Split Sqrt Squeeze Sub Sum Tanh Tile TopK Transpose Unsqueeze Where".split()
+)
+DYNAMIC = {
+    "Shape",
+    "Size",
+    "Gather",
+    "GatherND",
+    "ConstantOfShape",
+    "Range",
+    "Expand",
+    "NonZero",
+    "Where",
+    "Loop",
+    "If",
+}
+
+
+@pytest.fixture(scope="module")
+def picture():
+    image = cv2.cvtColor(cv2.imread(str(ASSETS / "bus.jpg")), cv2.COLOR_BGR2RGB)
+    return LetterBox((64, 64))(image=image)
+
+
+@pytest.fixture(scope="module")
+def reference(learned, picture):
+    """Return PyTorch's raw output and its mAP50-95."""
+    best, data = learned
+    return infer(str(best), picture, torch.device("cpu")), YOLO(best).val(data=data, **VALIDATION).box.map
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "needs", "tolerance"),
+    [
+        ("torchscript", {}, "torch", 1e-5),
+        ("onnx", {}, "onnxruntime", 1e-5),
+        ("onnx", {"dynamic": True}, "onnxruntime", 1e-5),
+        ("onnx", {"opset": 13}, "onnxruntime", 1e-5),
+        ("onnx", {"half": True}, "onnxruntime", 1e-2),
+        ("ncnn", {}, "ncnn", 1e-5),
+        ("mnn", {}, "MNN", 1e-5),
+        ("executorch", {}, "executorch", 1e-5),
+    ],
+)
+def test_numbers_and_metric_are_those_of_pytorch(name, options, needs, tolerance, learned, picture, reference):
+    if not find_spec(needs):
+        pytest.skip(f"{needs} is not installed: pip install yolo_effnet[export]")
+    best, data = learned
+    expected, metric = reference
+    assert metric > 0.3
+    file = YOLO(best).export(format=name, imgsz=64, device="cpu", **options)
+    error = (infer(file, picture, torch.device("cpu")) - expected).abs().max() / expected.abs().max()
+    assert error < tolerance
+    assert YOLO(file, task="detect").val(data=data, **VALIDATION).box.map == pytest.approx(metric, abs=0.005)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_openvino(half, learned, picture, reference):
+    """On a CPU that can, it computes in bfloat16 unless told otherwise, and Ultralytics does not tell."""
+    openvino = pytest.importorskip("openvino")
+    best, data = learned
+    folder = Path(YOLO(best).export(format="openvino", imgsz=64, device="cpu", half=half))
+    (file,) = folder.glob("*.xml")
+    network = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    (got,) = network(picture.transpose(2, 0, 1)[None].astype("float32") / 255).values()
+    error = (torch.from_numpy(got) - reference[0]).abs().max() / reference[0].abs().max()
+    assert error < (1e-2 if half else 1e-5)
+    assert YOLO(folder, task="detect").val(data=data, **VALIDATION).box.map == pytest.approx(reference[1], abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("openvino", {"int8": True}), ("onnx", {"nms": True, "conf": 0.001})], ids=["int8", "nms"]
+)
+def test_files_of_another_output_have_the_metric(name, options, learned, reference):
+    """Of int8, calibrated on pictures of few colours, no more is asked than half of it."""
+    best, data = learned
+    if "int8" in options:
+        if not find_spec("nncf"):
+            pytest.skip("nncf is not installed: pip install yolo_effnet[export]")
+        options = {**options, "data": data}
+    file = YOLO(best).export(format=name, imgsz=64, device="cpu", **options)
+    got = YOLO(file, task="detect").val(data=data, **VALIDATION).box.map
+    assert got > reference[1] - (0.01 if "nms" in options else reference[1] / 2)
+
+
+@pytest.mark.skipif(
+    not find_spec("coremltools"), reason="coremltools is not installed: pip install yolo_effnet[export]"
+)
+def test_coreml_converts(learned):
+    """Only macOS can run the file; here it is read back, and its input and operators looked at."""
+    import coremltools
+
+    file = YOLO(learned[0]).export(format="coreml", imgsz=64, device="cpu")
+    specification = coremltools.utils.load_spec(str(file))
+    assert specification.description.input[0].type.imageType.width == 64
+    (block,) = specification.mlProgram.functions["main"].block_specializations.values()
+    kinds = Counter(operation.type for operation in block.operations)
+    assert kinds["conv"] > 100
+    assert "batch_norm" not in kinds
+
+
+NAMES = [
+    *(name for name in yolo_effnet.model_names() if name[-1] in "037"),
+    *(f"yolov8-effb0{suffix}" for suffix in ("-seg", "-pose", "-obb", "-cls", "-p2", "-p6")),
+    *(f"yolo26-effb0{suffix}" for suffix in ("", "-seg", "-pose", "-obb")),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_onnx_graph_is_clean_and_fit_for_tensorrt(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = onnx.shape_inference.infer_shapes(onnx.load(YOLO(f"{name}.yaml").export(format="onnx", imgsz=64)))
+    graph = model.graph
+    kinds = Counter(node.op_type for node in graph.node)
+    assert not kinds.keys() & {"BatchNormalization", "Identity", "Pad", "Cast", "Constant"}
+    assert kinds.keys() <= TENSORRT
+    assert not kinds.keys() & DYNAMIC
+    sizes = [dim.dim_value for value in graph.value_info for dim in value.type.tensor_type.shape.dim]
+    assert sizes
+    assert all(sizes)
+    for node in graph.node:
+        for pads in (list(a.ints) for a in node.attribute if a.name == "pads"):
+            assert node.op_type == "Conv" or pads[:2] == pads[2:]
+    assert f"| {name} | {len(graph.node)} | {kinds['Conv']} |" in README
+
+
+def test_readme_counts_are_of_the_installed_version():
+    assert re.search(rf"Ultralytics {re.escape(ultralytics.__version__)}", README)

@@ -8,7 +8,9 @@ from yolo_effnet import cli, configs
 
 def test_list_has_a_row_per_model(capsys):
     assert cli.main(["list"]) == 0
-    header, *rows = capsys.readouterr().out.splitlines()
+    table, _, names = capsys.readouterr().out.partition("\n\n")
+    assert "[-seg|-pose|-obb][-p2|-p6]" in names
+    header, *rows = table.splitlines()
     assert header.split() == ["model", "parameters", "GFLOPs@640", "neck", "P3/P4/P5", "default", "ImageNet", "weights"]
     assert [row.split()[0] for row in rows] == yolo_effnet.model_names()
     assert rows[0].split()[1:] == ["5.7M", "12.8", "64/128/256", "tf_efficientnet_b0.ns_jft_in1k"]

@@ -15,6 +15,7 @@ from ultralytics import ASSETS, YOLO
 from ultralytics.data.augment import classify_transforms
 
 import yolo_effnet
+from yolo_effnet import cli
 from yolo_effnet.architectures import ARCHITECTURES
 
 COMMAND = "import sys; from ultralytics.cfg import entrypoint; entrypoint()"
@@ -106,6 +107,16 @@ def test_every_classifier_is_that_of_timm(variant):
     stem = ours.model[0]
     with torch.no_grad():
         assert_equal([ours(image)[1]], [theirs((image - stem.mean) / stem.std)])
+
+
+def test_weights_command_writes_a_classifier_that_predicts(tmp_path):
+    tag = "tf_efficientnet_b1.ns_jft_in1k"
+    theirs = reference(tag, tmp_path / "weights.pth")
+    file = tmp_path / "b1.pt"
+    assert cli.main(["weights", "yolov8-effb1-cls", "-o", str(file), "--file", str(tmp_path / "weights.pth")]) == 0
+    model = YOLO(file)
+    assert (model.task, model.overrides["imgsz"], model.names[999]) == ("classify", 256, "toilet paper")
+    assert torch.equal(model.model.model[-1].linear.weight, theirs.classifier.weight)
 
 
 def test_other_classes_keep_a_random_last_layer(tmp_path):

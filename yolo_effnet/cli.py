@@ -18,6 +18,7 @@ Training, validation, prediction and export are Ultralytics' own; the names that
 Ultralytics takes a model YAML, from any folder:
 
   yolo train model=yolov8-effb0.yaml data=coco8.yaml epochs=100 imgsz=640
+  yolo segment train model=yolov8-effb0-seg.yaml data=coco8-seg.yaml epochs=100 imgsz=640
 """
 
 
@@ -28,6 +29,7 @@ def _list(_args) -> None:
         neck = "/".join(map(str, architecture.neck_channels))
         print(f"{name:<14}{architecture.parameters / 1e6:>11.1f}M{architecture.gflops:>12.1f}  {neck:<16}", end="")
         print(architecture.weights)
+    print(f"\nNames in full: {configs.GRAMMAR}.")
 
 
 def _yaml(args) -> None:
@@ -41,10 +43,14 @@ def _weights(args) -> None:
     from ultralytics import YOLO
 
     configs.model_yaml(args.name)  # an unknown name is told before anything is loaded
+    kind = configs.parse_name(args.name)
     model = YOLO(f"{args.name.removesuffix('.yaml')}.yaml")
     print(yolo_effnet.load_backbone_weights(model, weights=args.weights, file=args.file))
     # As YOLO.save writes it, but in full precision: half of it would cost the features three digits.
-    torch.save({"model": model.model, "train_args": {}, "version": version("ultralytics")}, args.output)
+    train_args = {"task": model.task}
+    if kind.task == configs.CLASSIFICATION:  # predicts at the size of the weights, in multiples of the stride
+        train_args["imgsz"] = -(-kind.architecture.train_size // 32) * 32
+    torch.save({"model": model.model, "train_args": train_args, "version": version("ultralytics")}, args.output)
     print(f"saved to {args.output}; train from it with pretrained={args.output} or model={args.output}")
 
 

@@ -1,9 +1,11 @@
 """The benchmark at toy size: it fills every column, and its peers are peers."""
 
 import csv
+import re
 
 import pytest
 from matplotlib.image import imread
+from ultralytics.utils.torch_utils import get_flops
 
 from yolo_effnet import benchmark, cli
 from yolo_effnet.architectures import ARCHITECTURES
@@ -28,6 +30,21 @@ def test_every_column_is_filled(tmp_path, capsys):
     assert all(f"{model:<16}{runtime}" in out for model in FOUR for runtime in runtimes)
     for name in ("parameters.png", "gflops.png"):
         assert imread(tmp_path / name).std() > 0
+
+
+def test_profile_sets_each_row_beside_the_limits(tmp_path, capsys):
+    options = ["--imgsz", "64", "--repeats", "1", "--output", str(tmp_path)]
+    assert cli.main(["benchmark", "--models", "yolov8-effb0", "timm-b0", "--profile", *options]) == 0
+    limits, ours, peer = capsys.readouterr().out.partition("limits: ")[2].split("\n\n")
+    assert all(float(value) > 0 for value in re.findall(r"([\d.]+) G", limits))
+    counted = get_flops(benchmark.build("yolov8-effb0"), 64)
+    for text, rows in ((ours, 22), (peer, 18)):
+        columns = [line.split()[-6:] for line in text.splitlines() if re.match(r"(\d+ \w+|all) ", line)]
+        assert len(columns) == rows + 1
+        milliseconds, gflop, megabytes, compute, memory, speed = map(float, columns[-1])
+        assert min(milliseconds, megabytes, compute, memory, speed) > 0
+        assert 0.9 * counted < gflop <= counted + 0.01  # which counts activations and BatchNorm too
+        assert sum(float(row[0]) for row in columns[:-1]) == pytest.approx(milliseconds, abs=0.2)
 
 
 @pytest.mark.parametrize("peer", ["torchvision", "timm"])

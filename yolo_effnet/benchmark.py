@@ -115,7 +115,8 @@ def _peak(call, device: torch.device) -> float:
     return peak / 2**20
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait until `device` has done what it was asked to."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -208,10 +209,10 @@ def measure(
             for name, call in calls.items():
                 call()  # a model's weights left the caches while the others ran
                 for _ in range(2):
-                    _synchronize(device)
+                    synchronize(device)
                     start = time.perf_counter()
                     call()
-                    _synchronize(device)
+                    synchronize(device)
                     times[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(values) * 1e3 for name, values in times.items()}
     return [

@@ -55,11 +55,16 @@ def _weights(args) -> None:
 
 
 def _benchmark(args) -> None:
-    """Measure our models beside their peers."""
+    """Measure our models beside their peers, and what binds them."""
     from yolo_effnet import benchmark
 
-    options = {name: value for name, value in vars(args).items() if name not in ("run", "models")}
-    benchmark.run(models=args.models or benchmark.MODELS, **options)
+    models = args.models or benchmark.MODELS
+    options = {name: value for name, value in vars(args).items() if name not in ("run", "models", "profile")}
+    benchmark.run(models=models, **options)
+    if args.profile:
+        from yolo_effnet import roofline
+
+        roofline.run(models, args.imgsz[0], args.batch[0], args.device, args.repeats, args.half)
 
 
 def _installed(package: str) -> str:
@@ -122,6 +127,9 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("--half", action="store_true", help="infer in float16")
     command.add_argument(
         "--repeats", type=int, default=10, help="turns of each model, of two timed calls (default: 10)"
+    )
+    command.add_argument(
+        "--profile", action="store_true", help="print time, work and memory traffic of each row of the models as well"
     )
     command.add_argument("--output", default="benchmark", type=Path, help="folder of the CSV and plots to write")
     _command(commands, "info", _info, "print versions, whether Ultralytics knows the models, and what is supported")

@@ -15,10 +15,15 @@ GOLDEN = {
     "b5": (39, (64, 176, 512), 456, (224, 448, 608), 2),
     "b6": (45, (72, 200, 576), 528, (256, 512, 640), 3),
     "b7": (55, (80, 224, 640), 600, (320, 640, 640), 3),
+    "lite0": (16, (40, 112, 320), 224, (64, 128, 256), 1),
+    "lite1": (21, (40, 112, 320), 240, (96, 192, 384), 1),
+    "lite2": (21, (48, 120, 352), 260, (128, 256, 512), 1),
+    "lite3": (24, (48, 136, 384), 300, (160, 320, 544), 2),
+    "lite4": (30, (56, 160, 448), 380, (192, 384, 576), 2),
 }
 
 
-def test_the_table_holds_b0_to_b7():
+def test_the_table_holds_the_families():
     assert list(ARCHITECTURES) == list(GOLDEN)
 
 
@@ -37,6 +42,8 @@ def test_stages_equal_those_of_timm(variant):
     architecture = ARCHITECTURES[variant]
     reference = timm.create_model(f"tf_efficientnet_{variant}", features_only=False, pretrained=False)
     assert architecture.stem_channels == reference.conv_stem.out_channels
+    assert architecture.head_channels == reference.conv_head.out_channels
+    assert architecture.lite == (not any("se.conv_reduce" in name for name in reference.state_dict()))
     for stage, blocks in zip(architecture.stages, reference.blocks, strict=True):
         depthwise = blocks[0].conv_dw
         project = blocks[0].conv_pwl if stage.expand_ratio > 1 else blocks[0].conv_pw

@@ -11,17 +11,18 @@ from yolo_effnet import configs
 from yolo_effnet.configs import PYRAMIDS, TASKS
 
 MODELS = Path(__file__).parent.parent / "models"
+EXAMPLES = [*(f"yolov8-effb{i}" for i in range(8)), "yolov8-efflite0"]
 
 
 def test_models_folder_equals_the_table():
-    assert {file.stem for file in MODELS.iterdir()} == set(yolo_effnet.model_names())
-    for name in yolo_effnet.model_names():
+    for name in EXAMPLES:
         assert (MODELS / f"{name}.yaml").read_text(encoding="utf-8") == configs.model_yaml(name)
 
 
 def test_write_models_writes_them(tmp_path):
     configs.write_models(tmp_path)
-    assert {file.stem for file in tmp_path.iterdir()} == set(yolo_effnet.model_names())
+    assert {file.name for file in tmp_path.iterdir()} == {file.name for file in MODELS.iterdir()}
+    assert {file.stem for file in tmp_path.iterdir()} == set(EXAMPLES)
 
 
 @pytest.mark.parametrize("name", yolo_effnet.model_names())
@@ -59,7 +60,7 @@ def test_levels_of_the_pyramid_meet(name):
 
 def test_kinds_are_all_models():
     names = [name for kind in KINDS for name in yolo_effnet.model_names(*kind)]
-    assert len(names) == len(set(names)) == 200
+    assert len(names) == len(set(names)) == 325
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_kinds_are_all_models():
         ("yolov8-effb0-sg", "yolov8-effb0-seg"),
         ("yolov8-effb3-p6-seg", "[-seg|-pose|-obb][-p2|-p6]"),
         ("yolo26-effb0-cls", "yolov8-effb0-cls"),
-        ("yolov8-eff", "yolov8-eff<b0|b1|b2|b3|b4|b5|b6|b7>"),
+        ("yolov8-eff", "yolov8-eff<b0|b1|b2|b3|b4|b5|b6|b7|lite0|lite1|"),
         ("yolov8-effb0-nothing", "[-seg|-pose|-obb][-p2|-p6]"),
     ],
 )

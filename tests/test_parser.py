@@ -28,6 +28,11 @@ BACKBONE_PARAMETERS = {
     "b5": 27_288_112,
     "b6": 39_403_992,
     "b7": 62_143_440,
+    "lite0": 2_958_848,
+    "lite1": 3_723_520,
+    "lite2": 4_357_952,
+    "lite3": 6_422_016,
+    "lite4": 11_149_568,
 }
 
 
@@ -116,7 +121,7 @@ def test_top_level_keys_set_padding_and_drop_path():
         ((-1, 1, "EfficientNetStage", 24), r"row 1 .*args must be a list, got 24"),
         ((-1, 1, "EfficientNetStage"), r"row 1 .*must be \[from, repeats, module, args\]"),
         ((-1, 1, "MBConv", [24, 4]), r"row 1 .*k must be an odd integer >= 1, got 4"),
-        ((-1, 2, "EfficientNetStem", [24]), r"row 1 .*repeats of an EfficientNetStem must be 1, got 2"),
+        ((-1, 2, "EfficientNetStem", [24]), r"row 1 .*repeats of EfficientNetStem must be 1, got 2"),
         ((-1, 1, "SqueezeExcite", [24]), r"row 1 .*c2 must equal the input channels 16.*c2=24"),
         (
             (-1, 1, "EfficientNetStag", [24]),
@@ -181,7 +186,7 @@ def test_an_existing_file_wins(tmp_path, monkeypatch):
 
 
 def test_unknown_names_say_which_exist():
-    with pytest.raises(ValueError, match=r"'yolov8-effb9.yaml' is neither a file nor a model .*yolov8-effb0"):
+    with pytest.raises(ValueError, match=r"'yolov8-effb9.yaml' is neither a file nor a model .*yolov8-effb"):
         YOLO("yolov8-effb9.yaml")
     with pytest.raises(FileNotFoundError, match=r"'nowhere/yolov8-effb0.yaml' does not exist.*model=yolov8-effb0.yaml"):
         YOLO("nowhere/yolov8-effb0.yaml")

@@ -27,6 +27,7 @@ TAGS = [a.weights for a in ARCHITECTURES.values()] + [
     "efficientnet_b3.ra2_in1k",
     "efficientnet_b4.ra2_in1k",
     "efficientnet_b5.sw_in12k_ft_in1k",
+    "efficientnet_lite0.ra_in1k",
 ]
 
 
@@ -60,7 +61,7 @@ def test_features_are_exactly_those_of_timm(tag, elsewhere, tmp_path):
 
 
 def test_every_tag_of_timm_loads_or_is_refused_by_name():
-    listed = timm.list_models("*efficientnet_b[0-7]*", pretrained=True)
+    listed = timm.list_models(["*efficientnet_b[0-7]*", "*efficientnet_lite[0-4]*"], pretrained=True)
     fitting = [tag for tag in listed if "pruned" not in tag]
     assert len(fitting) > 30
     for tag in set(listed) - set(fitting):

@@ -87,6 +87,8 @@ class Architecture:
         weights (str): Full timm tag of the default ImageNet weights.
         parameters (int): Parameters of the detection model with 80 classes, held to the built model by a test.
         gflops (float): GFLOPs of that model at 640 px as `model.info()` counts them, held likewise.
+        lite (bool): Whether it is an EfficientNet-Lite: no squeeze-and-excite, ReLU6, and stem, first stage, last stage
+            and head as small as those of B0.
     """
 
     variant: str
@@ -100,16 +102,22 @@ class Architecture:
     weights: str
     parameters: int
     gflops: float
+    lite: bool = False
+
+    @property
+    def title(self) -> str:
+        """Return the name of the variant as the field writes it, such as `B0` or `Lite0`."""
+        return self.variant.capitalize()
 
     @property
     def stem_channels(self) -> int:
         """Return the output channels of the stem."""
-        return round_channels(B0_STEM_CHANNELS, self.width_coefficient)
+        return B0_STEM_CHANNELS if self.lite else round_channels(B0_STEM_CHANNELS, self.width_coefficient)
 
     @property
     def head_channels(self) -> int:
         """Return the channels of the convolution between the last stage and the classifier."""
-        return round_channels(B0_HEAD_CHANNELS, self.width_coefficient)
+        return B0_HEAD_CHANNELS if self.lite else round_channels(B0_HEAD_CHANNELS, self.width_coefficient)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -117,7 +125,9 @@ class Architecture:
         return tuple(
             stage._replace(
                 channels=round_channels(stage.channels, self.width_coefficient),
-                repeats=round_repeats(stage.repeats, self.depth_coefficient),
+                repeats=stage.repeats
+                if self.lite and stage in (B0_STAGES[0], B0_STAGES[-1])
+                else round_repeats(stage.repeats, self.depth_coefficient),
             )
             for stage in B0_STAGES
         )
@@ -132,5 +142,10 @@ _TABLE = (
     ("b5", 1.6, 2.2, 456, 0.4, 0.15, (224, 448, 608), 2, "tf_efficientnet_b5.ns_jft_in1k", 45_612_400, 96.5),
     ("b6", 1.8, 2.6, 528, 0.5, 0.15, (256, 512, 640), 3, "tf_efficientnet_b6.ns_jft_in1k", 66_992_856, 143.7),
     ("b7", 2.0, 3.1, 600, 0.5, 0.2, (320, 640, 640), 3, "tf_efficientnet_b7.ns_jft_in1k", 100_112_848, 218.6),
+    ("lite0", 1.0, 1.0, 224, 0.2, 0.0, (64, 128, 256), 1, "tf_efficientnet_lite0.in1k", 5_055_680, 12.3, True),
+    ("lite1", 1.0, 1.1, 240, 0.2, 0.05, (96, 192, 384), 1, "tf_efficientnet_lite1.in1k", 7_583_232, 18.4, True),
+    ("lite2", 1.1, 1.2, 260, 0.3, 0.05, (128, 256, 512), 1, "tf_efficientnet_lite2.in1k", 10_823_520, 26.1, True),
+    ("lite3", 1.2, 1.4, 300, 0.3, 0.1, (160, 320, 544), 2, "tf_efficientnet_lite3.in1k", 17_688_512, 44.0, True),
+    ("lite4", 1.4, 1.8, 380, 0.3, 0.1, (192, 384, 576), 2, "tf_efficientnet_lite4.in1k", 25_702_272, 63.1, True),
 )
 ARCHITECTURES = {row[0]: Architecture(*row) for row in _TABLE}

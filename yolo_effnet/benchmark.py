@@ -24,7 +24,8 @@ _PEERS = ("torchvision", "timm")
 MODELS = [
     *model_names(),
     *(f"yolov8{scale}" for scale in "nsmlx"),
-    *(f"{peer}-{variant}" for peer in _PEERS for variant in ARCHITECTURES),
+    *(f"torchvision-{variant}" for variant, architecture in ARCHITECTURES.items() if not architecture.lite),
+    *(f"timm-{variant}" for variant in ARCHITECTURES),
 ]
 
 
@@ -32,7 +33,8 @@ def _peer_config(variant: str) -> dict:
     """Return our model dict with Ultralytics' own `TorchVision` row in place of our backbone."""
     config = model_config(f"yolov8-eff{variant}")
     taps = [config["backbone"][i][3][0] for i in TAPS]
-    backbone = [[-1, 1, "TorchVision", [taps[-1], f"efficientnet_{variant}", None, True, 3, True]]]
+    name = f"efficientnet_b{variant[-1]}"  # TorchVision has no Lite, whose place timm's then takes
+    backbone = [[-1, 1, "TorchVision", [taps[-1], name, None, True, 3, True]]]
     backbone += [[0, 1, "Index", [channels, tap + 1]] for channels, tap in zip(taps, TAPS, strict=True)]
     shift = TAPS[-1] - len(TAPS)
     rows = {-1: -1, **{tap: i for i, tap in enumerate(TAPS, start=1)}}
@@ -76,7 +78,8 @@ class Measurement:
         parameters (int): Parameters.
         gflops (float): GFLOPs of one image as `model.info()` counts them.
         milliseconds (float): Median time of a call, or of forward pass, loss and backward pass in training.
-        reference (str): The model that `ratio` relates to: the `torchvision` peer of the same size, else the first.
+        reference (str): The model that `ratio` relates to: the `torchvision` or `timm` peer of the same size, else the
+            first.
         ratio (float): Time relative to the reference.
         megabytes (float): Peak of what PyTorch allocates per image, in training or inference; of an exported model the
             size on disk.
@@ -175,8 +178,8 @@ class _Training:
 
 
 def _reference(name: str, models: list[str]) -> str:
-    peer = f"torchvision-{name[-2:]}"
-    return peer if peer in models else models[0]
+    variant = name.rpartition("-")[2].removeprefix("eff")
+    return next((peer for peer in (f"{p}-{variant}" for p in _PEERS) if peer in models), models[0])
 
 
 def measure(
@@ -237,7 +240,7 @@ def measure(
 
 def _family(name: str) -> str:
     if name in model_names():
-        return "yolo_effnet"
+        return "yolo_effnet Lite" if "lite" in name else "yolo_effnet"
     peer, _, variant = name.partition("-")
     return f"{peer} with the same neck" if variant else "YOLOv8"
 

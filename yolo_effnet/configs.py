@@ -25,10 +25,12 @@ CLASSIFICATION = "-cls"
 _SIZES = {2: "xsmall", 3: "small", 4: "medium", 5: "large", 6: "xlarge"}
 
 _CLASSES = {"-pose": 1, CLASSIFICATION: 1000}
+_LITE = "https://blog.tensorflow.org/2020/03/higher-accuracy-on-vision-models-with-efficientnet-lite.html"
 _END2END = "end2end: True # whether to use end-to-end mode\nreg_max: 1 # DFL bins\n"
+_RELU6 = "activation: torch.nn.ReLU6() # of backbone, neck and head\n"
 _KEYPOINTS = "kpt_shape: [17, 3] # number of keypoints, number of dims (2 for x,y or 3 for x,y,visible)\n"
 _TEMPLATE = """\
-# Ultralytics {series} {task} with an EfficientNet-{VARIANT} backbone{outputs}
+# Ultralytics {series} {task} with an EfficientNet-{title} backbone{outputs}
 # Backbone: EfficientNet, Tan and Le 2019, https://arxiv.org/abs/1905.11946
 {notes}
 # Parameters
@@ -40,7 +42,7 @@ weights_file: # .safetensors or .pth file that stands in for their download
 
 backbone:
   # [from, repeats, module, args]
-  # EfficientNetStem: [c2, kernel, stride], EfficientNetStage: [c2, kernel, stride, expand_ratio]
+  # EfficientNetStem: [c2, kernel, stride], EfficientNetStage: [c2, kernel, stride, expand_ratio{se}]
 {backbone}
 head:
   # [from, repeats, module, args]
@@ -114,7 +116,7 @@ def _add_backbone(rows: _Rows, architecture: Architecture) -> dict[int, int]:
     for kernel, stride, expand_ratio, channels, repeats in architecture.stages:
         level += stride == 2
         label = f"{{i}}-P{level}/{2**level}" if stride == 2 else "{i}"
-        args = f"{channels}, {kernel}, {stride}, {expand_ratio}"
+        args = f"{channels}, {kernel}, {stride}, {expand_ratio}{', 0' * architecture.lite}"
         ends[level] = rows.add(f"[-1, {repeats}, EfficientNetStage, [{args}]]", label)
     return ends
 
@@ -232,17 +234,22 @@ def model_yaml(name: str) -> str:
         page = f"https://docs.ultralytics.com/models/{model.series}"
         notes = [f"Neck and head: {SERIES[model.series]}, {page}, neck widths scaled with the backbone"]
         backbone = _add_neck_and_head(rows, model, ends)
+    if architecture.lite:
+        notes.append(f"Lite: no squeeze-and-excite, and ReLU6, for CPUs, NPUs and int8, {_LITE}")
     if model.name in model_names():
         millions, gflops = architecture.parameters / 1e6, architecture.gflops
         notes.append(f"{millions:.1f}M parameters, {gflops:.1f} GFLOPs at 640 pixels with 80 classes")
     return _TEMPLATE.format(
         series=SERIES[model.series],
         task=task,
-        VARIANT=architecture.variant.upper(),
+        title=architecture.title,
         outputs=outputs,
         notes="".join(f"# {note}\n" for note in notes),
         nc=_CLASSES.get(model.task, 80),
-        keys=(_END2END if model.series == "yolo26" else "") + (_KEYPOINTS if model.task == "-pose" else ""),
+        se=", se_ratio" * architecture.lite,
+        keys=_RELU6 * architecture.lite
+        + (_END2END if model.series == "yolo26" else "")
+        + (_KEYPOINTS if model.task == "-pose" else ""),
         # The authors' rate for a classifier of any size.
         drop_path=0.2 if model.task == CLASSIFICATION else architecture.drop_path,
         weights=architecture.weights,
@@ -265,9 +272,10 @@ def model_config(name: str) -> dict:
 
 
 def write_models(folder: Path) -> None:
-    """Write the YAML of every detection model into `folder`."""
-    for name in model_names():
-        (folder / f"{name}.yaml").write_text(model_yaml(name), encoding="utf-8")
+    """Write the YAML of every detection model of the paper, and of the smallest of each further family."""
+    for model in map(parse_name, model_names()):
+        if model.architecture.variant == "lite0" or not model.architecture.lite:
+            (folder / f"{model.name}.yaml").write_text(model_yaml(model.name), encoding="utf-8")
 
 
 if __name__ == "__main__":  # python -m yolo_effnet.configs models

@@ -10,6 +10,7 @@ from torch import nn
 # Bytes of an expanded strip for each of up to 8 threads: they fit into the caches of today's cores, and take so long
 # that the calls do not matter.
 _STRIP_BYTES = 2**21
+_IN_PLACE = {nn.SiLU: F.silu, nn.ReLU6: F.relu6}
 
 
 class _Scratch(threading.local):
@@ -109,8 +110,10 @@ def runs_in_strips(block: nn.Module, x: torch.Tensor) -> bool:
 
 def activate(act: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Return `act(x)`, in place where nothing else needs `x`: it must be fresh, as the output of a convolution is."""
-    in_place = type(act) is nn.SiLU and not torch.is_grad_enabled() and not is_exporting()
-    return F.silu(x, inplace=True) if in_place else act(x)
+    in_place = _IN_PLACE.get(type(act))
+    if in_place is None or torch.is_grad_enabled() or is_exporting():
+        return act(x)
+    return in_place(x, inplace=True)
 
 
 def _scratch_map(channels: int, height: int, width: int) -> torch.Tensor:

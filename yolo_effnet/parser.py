@@ -107,6 +107,7 @@ def _wrap_parse_model(parse_model):
         rows = [*d["backbone"], *d["head"]]
         d = _check_rows(d)
         vars(tasks).update({name: getattr(blocks, name) for name in BLOCKS}, frozenset=_widened_frozenset)
+        activation = tasks.Conv.default_act
         try:
             model, save = parse_model(d, ch, verbose)
         except Exception as error:
@@ -122,6 +123,8 @@ def _wrap_parse_model(parse_model):
                 hint = f"did you mean {close[0]}?" if close else f"those of yolo_effnet are {', '.join(BLOCKS)}"
                 why = f"unknown block '{row[2]}'; {hint}"
             raise _row_error(index, row, why) from error
+        finally:
+            tasks.Conv.default_act = activation  # older releases leave the `activation:` of a model to all later ones
         blocks.set_padding(model, d.get("padding", "same"))
         blocks.set_drop_path(model, d.get("drop_path", 0.0))
         return model, save

@@ -74,7 +74,7 @@ def pretraining(tag: str) -> Pretraining:
     if tag not in tags:
         name = str(tag).partition(".")[0]
         same = [known for known in tags if known.partition(".")[0] == name]
-        reason = "is not a timm tag of an EfficientNet B0-B7"
+        reason = "is not a timm tag of an EfficientNet B0-B7 or Lite0-Lite4"
         if "pruned" in str(tag):
             reason = "has pruned channels, which no EfficientNet backbone here has"
         elif same:

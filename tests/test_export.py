@@ -63,7 +63,6 @@ def reference(learned, picture):
         ("onnx", {"opset": 13}, "onnxruntime", 1e-5),
         ("onnx", {"half": True}, "onnxruntime", 1e-2),
         ("ncnn", {}, "ncnn", 1e-5),
-        ("mnn", {}, "MNN", 1e-5),
         ("executorch", {}, "executorch", 1e-5),
     ],
 )

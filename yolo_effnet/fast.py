@@ -155,7 +155,10 @@ def _expand_and_convolve(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
         padding = (above + skip * stride, left)
         strip = F.conv2d(strip, conv.weight, conv.bias, stride, padding, 1, channels)
         strip = strip[:, :, skip : skip + last - first, drop:]
-        y[:, :, first:last] = activate(depthwise.act, strip)
+        if type(depthwise.act) is nn.SiLU:
+            torch.ops.aten.silu.out(strip, out=y[:, :, first:last])  # saves the pass of a copy
+        else:
+            y[:, :, first:last] = activate(depthwise.act, strip)
     return y
 
 

@@ -8,7 +8,7 @@ import yaml
 
 import yolo_effnet
 from yolo_effnet import configs
-from yolo_effnet.configs import PYRAMIDS, TASKS
+from yolo_effnet.names import PYRAMIDS, TASKS, parse_name
 
 MODELS = Path(__file__).parent.parent / "models"
 EXAMPLES = [*(f"yolov8-effb{i}" for i in range(8)), "yolov8-efflite0"]
@@ -81,7 +81,7 @@ def test_unknown_names_get_the_close_ones(name, close):
 
 
 def test_other_names_are_not_ours():
-    assert configs.parse_name("yolov8n.yaml") is None
-    assert configs.parse_name("yolov8-ghost.yaml") is None
+    assert parse_name("yolov8n.yaml") is None
+    assert parse_name("yolov8-ghost.yaml") is None
     with pytest.raises(ValueError, match=r"'yolov8n' is not a model of yolo_effnet"):
         yolo_effnet.model_config("yolov8n")

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from ultralytics.nn.tasks import DetectionModel
 
-from yolo_effnet import configs
 from yolo_effnet.architectures import ARCHITECTURES
+from yolo_effnet.names import model_names
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,7 +23,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_model_table_is_that_of_the_package():
-    for name, architecture in zip(configs.model_names(), ARCHITECTURES.values(), strict=True):
+    for name, architecture in zip(model_names(), ARCHITECTURES.values(), strict=True):
         neck = "/".join(map(str, architecture.neck_channels))
         assert f"| {name} | {architecture.parameters / 1e6:.1f}M | {architecture.gflops:.1f} | {neck} |" in TEXT
         assert f"| {name} | `{architecture.weights}` |" in TEXT

@@ -12,7 +12,7 @@ _HOMES = {
     "SqueezeExcite": "blocks",
     "load_backbone_weights": "weights",
     "model_config": "configs",
-    "model_names": "configs",
+    "model_names": "names",
     "register": "parser",
 }
 __all__ = ["__version__", *_HOMES]

@@ -17,7 +17,8 @@ from ultralytics.utils import DEFAULT_CFG, TQDM
 from ultralytics.utils.torch_utils import get_flops
 
 from yolo_effnet.architectures import ARCHITECTURES, TAPS
-from yolo_effnet.configs import model_config, model_names
+from yolo_effnet.configs import model_config
+from yolo_effnet.names import model_names
 
 TRAIN = "train"  # stands among the runtimes for a training step in PyTorch
 _PEERS = ("torchvision", "timm")

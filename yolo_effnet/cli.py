@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import yolo_effnet
-from yolo_effnet import configs, startup
+from yolo_effnet import configs, names, startup
 from yolo_effnet.architectures import ARCHITECTURES
 
 _DESCRIPTION = """\
@@ -25,11 +25,11 @@ Ultralytics takes a model YAML, from any folder:
 def _list(_args) -> None:
     """Print a table of all models."""
     print(f"{'model':<14}{'parameters':>12}{'GFLOPs@640':>12}  {'neck P3/P4/P5':<16}default ImageNet weights")
-    for name, architecture in zip(configs.model_names(), ARCHITECTURES.values(), strict=True):
+    for name, architecture in zip(names.model_names(), ARCHITECTURES.values(), strict=True):
         neck = "/".join(map(str, architecture.neck_channels))
         print(f"{name:<14}{architecture.parameters / 1e6:>11.1f}M{architecture.gflops:>12.1f}  {neck:<16}", end="")
         print(architecture.weights)
-    print(f"\nNames in full: {configs.GRAMMAR}.")
+    print(f"\nNames in full: {names.GRAMMAR}.")
 
 
 def _yaml(args) -> None:
@@ -43,12 +43,12 @@ def _weights(args) -> None:
     from ultralytics import YOLO
 
     configs.model_yaml(args.name)  # an unknown name is told before anything is loaded
-    kind = configs.parse_name(args.name)
+    kind = names.parse_name(args.name)
     model = YOLO(f"{args.name.removesuffix('.yaml')}.yaml")
     print(yolo_effnet.load_backbone_weights(model, weights=args.weights, file=args.file))
     # As YOLO.save writes it, but in full precision: half of it would cost the features three digits.
     train_args = {"task": model.task}
-    if kind.task == configs.CLASSIFICATION:  # predicts at the size of the weights, in multiples of the stride
+    if kind.task == names.CLASSIFICATION:  # predicts at the size of the weights, in multiples of the stride
         train_args["imgsz"] = -(-kind.architecture.train_size // 32) * 32
     torch.save({"model": model.model, "train_args": train_args, "version": version("ultralytics")}, args.output)
     print(f"saved to {args.output}; train from it with pretrained={args.output} or model={args.output}")
@@ -91,7 +91,7 @@ def _info(_args) -> None:
 
     print(f"{'supported':<15}{parser.supported_versions()}")
     print(f"{'blocks':<15}{', '.join(parser.BLOCKS)}")
-    print(f"{'models':<15}{', '.join(configs.model_names())}")
+    print(f"{'models':<15}{', '.join(names.model_names())}")
 
 
 def _command(commands, name: str, run, text: str):

@@ -13,7 +13,7 @@ import ultralytics
 import ultralytics.nn.tasks  # not "from ultralytics.nn import tasks": it may still be importing
 from ultralytics.utils import LOGGER, callbacks
 
-from yolo_effnet import blocks, configs, weights
+from yolo_effnet import blocks, configs, names, weights
 from yolo_effnet.checks import check_values
 
 tasks = sys.modules["ultralytics.nn.tasks"]
@@ -37,8 +37,8 @@ def _widened_frozenset(items=()):
     result = builtins.frozenset(items)
     if tasks.C2f not in result:
         return result
-    names = BLOCKS if tasks.Conv in result else ["EfficientNetStage"]
-    return result.union(getattr(blocks, name) for name in names)
+    known = BLOCKS if tasks.Conv in result else ["EfficientNetStage"]
+    return result.union(getattr(blocks, name) for name in known)
 
 
 def _failing_row(error: BaseException) -> int | None:
@@ -139,7 +139,7 @@ def _wrap_yaml_model_load(yaml_model_load):
     def wrapper(path):
         file = Path(path)
         # A file always wins, and is not found by Ultralytics where its path changes with the scale cut out of it.
-        model = None if file.is_file() else configs.parse_name(file.name)
+        model = None if file.is_file() else names.parse_name(file.name)
         if model is None:
             return yaml_model_load(path)
         if model.series == "yolo26" and not hasattr(tasks, "Segment26"):

@@ -24,10 +24,10 @@ Ultralytics takes a model YAML, from any folder:
 
 def _list(_args) -> None:
     """Print a table of all models."""
-    print(f"{'model':<14}{'parameters':>12}{'GFLOPs@640':>12}  {'neck P3/P4/P5':<16}default ImageNet weights")
+    print(f"{'model':<16}{'parameters':>12}{'GFLOPs@640':>12}  {'neck P3/P4/P5':<16}default ImageNet weights")
     for name, architecture in zip(names.model_names(), ARCHITECTURES.values(), strict=True):
         neck = "/".join(map(str, architecture.neck_channels))
-        print(f"{name:<14}{architecture.parameters / 1e6:>11.1f}M{architecture.gflops:>12.1f}  {neck:<16}", end="")
+        print(f"{name:<16}{architecture.parameters / 1e6:>11.1f}M{architecture.gflops:>12.1f}  {neck:<16}", end="")
         print(architecture.weights)
     print(f"\nNames in full: {names.GRAMMAR}.")
 

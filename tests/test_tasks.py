@@ -129,3 +129,12 @@ def test_other_classes_keep_a_random_last_layer(tmp_path):
     assert torch.equal(model.model[-1].linear.weight, before)
     assert torch.equal(model.model[-1].conv.conv.weight, theirs.conv_head.weight)
     assert model.names == {0: "0", 1: "1", 2: "2"}
+
+
+def test_a_thousand_classes_of_ones_own_keep_their_names(tmp_path):
+    tag = "tf_efficientnet_b0.ns_jft_in1k"
+    reference(tag, tmp_path / "weights.pth")
+    model = YOLO("yolov8-effb0-cls.yaml").model
+    model.names = {i: f"mine {i}" for i in range(1000)}
+    yolo_effnet.load_backbone_weights(model, weights=tag, file=tmp_path / "weights.pth")
+    assert model.names[7] == "mine 7"

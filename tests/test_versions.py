@@ -70,7 +70,8 @@ try:
     newest = YOLO("yolo26-effb0.yaml").task
 except ValueError as problem:
     newest = str(problem)
-report([resumed.trainer.start_epoch, resumed.trainer.epoch, error, tasks, newest])
+acts = [type(YOLO(f"{{name}}.yaml").model.model[0].act).__name__ for name in ("yolov8-efflite0", "yolov8n")]
+report([resumed.trainer.start_epoch, resumed.trainer.epoch, error, tasks, newest, acts])
 """
 ROW = re.compile(r"\s*(\d+) +(\S.*?) +(\d+) +(\d+)  (\S+) +(\[.*\])\s*")
 
@@ -132,9 +133,10 @@ def test_tasks_resume_and_onnx_on_a_release(fresh, release, tmp_path):
     name, variables = release
     data = pictures.draw("segment", tmp_path / "data")
     done = fresh.start("-c", TASKS, data, cwd=tmp_path, **variables)
-    start, end, error, tasks, newest = fresh.result(done)
+    start, end, error, tasks, newest, acts = fresh.result(done)
     assert (start, end) == (1, 1)
     assert error < 1e-4
+    assert acts == ["ReLU6", "SiLU"]
     assert tasks == ["detect", "segment", "pose", "obb", "classify", "detect", "detect"]
     if name == FLOOR:
         assert newest == (

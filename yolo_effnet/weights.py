@@ -188,7 +188,8 @@ def load_backbone_weights(model, weights: str | None = None, file: str | Path | 
     origin = f"weights file '{path}'" if file else f"'{source.hub_id}'"
     converted = _convert(read_state_dict(path, source), layers, source, origin)
     nn.ModuleList(layers).load_state_dict(converted, strict=False)
-    if any(k.endswith("linear.bias") and len(v) == 1000 for k, v in converted.items()):
+    unnamed = {i: str(i) for i in range(1000)}  # not those of a data set that happens to have a thousand
+    if getattr(module, "names", None) == unnamed and any(k.endswith("linear.bias") for k in converted):
         module.names = _imagenet_names()
     layers[0].set_statistics(source.mean, source.std)
     return LoadReport(source, str(path) if file else source.hub_id, len(converted))

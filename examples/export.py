@@ -16,6 +16,11 @@ from ultralytics.data.augment import LetterBox
 from ultralytics.nn.autobackend import AutoBackend
 
 
+def letterboxed(file, size: int):
+    """Return the RGB pixels of a picture, `(size, size, 3)`."""
+    return LetterBox((size, size))(image=cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB))
+
+
 def infer(file: str, picture, device: torch.device) -> torch.Tensor:
     """Return the raw output of a model file for one picture."""
     backend = AutoBackend(file, device=device, fp16=False)
@@ -45,8 +50,7 @@ def main() -> None:
         metrics = YOLO(file, task=task).val(data=args.data, device=args.device, **options).results_dict
         return [value for name, value in metrics.items() if "mAP50-95" in name or "top1" in name][-1]
 
-    picture = cv2.cvtColor(cv2.imread(str(args.picture)), cv2.COLOR_BGR2RGB)
-    picture = LetterBox((args.imgsz, args.imgsz))(image=picture)
+    picture = letterboxed(args.picture, args.imgsz)
     task = YOLO(args.weights).task
     expected = infer(args.weights, picture, device)
     reference = score(args.weights) if args.data else None

@@ -30,6 +30,12 @@ def randomize(model: nn.Module, scale: float = 1.0) -> nn.Module:
     return model
 
 
+def tensors(module: nn.Module) -> list[torch.Tensor]:
+    """Return parameters and BatchNorm statistics in order of definition, which both libraries share."""
+    skip = ("num_batches_tracked", "mean", "std")
+    return [v for k, v in module.state_dict().items() if k.rpartition(".")[2] not in skip]
+
+
 def features(model, x: torch.Tensor) -> list[torch.Tensor]:
     """Return P3, P4 and P5 as the backbone rows of a detection model compute them."""
     outputs = []

@@ -5,13 +5,11 @@ from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
-import cv2
 import onnx
 import pytest
 import torch
-from export import infer
+from export import infer, letterboxed
 from ultralytics import ASSETS, YOLO
-from ultralytics.data.augment import LetterBox
 
 pytestmark = [pytest.mark.export, pytest.mark.filterwarnings("ignore")]  # exporters warn, at every step, of themselves
 
@@ -43,8 +41,7 @@ DYNAMIC = {
 
 @pytest.fixture(scope="module")
 def picture():
-    image = cv2.cvtColor(cv2.imread(str(ASSETS / "bus.jpg")), cv2.COLOR_BGR2RGB)
-    return LetterBox((64, 64))(image=image)
+    return letterboxed(ASSETS / "bus.jpg", 64)
 
 
 @pytest.fixture(scope="module")

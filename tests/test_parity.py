@@ -3,19 +3,13 @@
 import pytest
 import timm
 import torch
-from backbones import assert_equal, features, randomize
+from backbones import assert_equal, features, randomize, tensors
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_effnet
 from yolo_effnet.architectures import ARCHITECTURES
 from yolo_effnet.blocks import set_padding
-
-
-def tensors(module: nn.Module) -> list[torch.Tensor]:
-    """Return parameters and BatchNorm statistics in order of definition, which both libraries share."""
-    skip = ("num_batches_tracked", "mean", "std")
-    return [v for k, v in module.state_dict().items() if k.rpartition(".")[2] not in skip]
 
 
 @pytest.mark.parametrize("variant", ARCHITECTURES)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from commands import yolo
 from ultralytics.nn.tasks import DetectionModel
 
 from yolo_effnet.architectures import ARCHITECTURES
@@ -45,13 +46,7 @@ def test_training_lines_run(line, tiny_data, tmp_path):
     shutil.copytree(ROOT / "models", tmp_path / "models")
     words = [word for word in line.split()[1:] if word.partition("=")[0] not in ("data", "epochs", "imgsz", "batch")]
     words += [f"data={tiny_data}", "epochs=1", "imgsz=64", "batch=4", "workers=0", "plots=False", "device=cpu"]
-    command = "import sys; from ultralytics.cfg import entrypoint; entrypoint()"
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", command, *words, f"project={tmp_path}"],
-        cwd=tmp_path, env=environment, text=True, capture_output=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    yolo(*words, f"project={tmp_path}", folder=tmp_path)
     assert list(tmp_path.rglob("best.pt"))
 
 

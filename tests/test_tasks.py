@@ -1,15 +1,13 @@
 """Every task of Ultralytics on our models, by its own command, and EfficientNet's classifier against timm's."""
 
 import csv
-import os
-import subprocess
-import sys
 
 import pictures
 import pytest
 import timm
 import torch
-from backbones import assert_equal, randomize, reference
+from backbones import assert_equal, randomize, reference, tensors
+from commands import yolo
 from PIL import Image
 from ultralytics import ASSETS, YOLO
 from ultralytics.data.augment import classify_transforms
@@ -17,18 +15,6 @@ from ultralytics.data.augment import classify_transforms
 import yolo_effnet
 from yolo_effnet import cli
 from yolo_effnet.architectures import ARCHITECTURES
-
-COMMAND = "import sys; from ultralytics.cfg import entrypoint; entrypoint()"
-
-
-def yolo(*words, folder) -> str:
-    """Run the command `yolo` with `words` in `folder` and return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-c", COMMAND, *map(str, words)],
-        cwd=folder, env={**os.environ, "HF_HUB_OFFLINE": "1"}, text=True, capture_output=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.mark.parametrize(
@@ -96,9 +82,7 @@ def test_every_classifier_is_that_of_timm(variant):
     model = YOLO(f"yolov8-eff{variant}-cls.yaml").model
     assert model.model[-1].drop.p == ARCHITECTURES[variant].dropout
     ours = type(model)({**model.yaml, "nc": 10}, verbose=False).eval()
-    skip = ("num_batches_tracked", "mean", "std")
-    tensors = [[v for k, v in m.state_dict().items() if k.rpartition(".")[2] not in skip] for m in (theirs, ours)]
-    for source, target in zip(*tensors, strict=True):
+    for source, target in zip(tensors(theirs), tensors(ours), strict=True):
         target.copy_(source)
     for m in ours.modules():
         if isinstance(m, torch.nn.BatchNorm2d):

@@ -125,6 +125,20 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def seconds(call, device: torch.device) -> float:
+    """Return the time that a call takes on `device`."""
+    synchronize(device)
+    start = time.perf_counter()
+    call()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def parse_device(text: str) -> torch.device:
+    """Return the device of the command line: `cpu`, `mps`, or the number of a GPU."""
+    return torch.device(f"cuda:{text}" if text.isdigit() else text)
+
+
 class _Inference:
     """A model in a runtime, as `yolo predict` runs it."""
 
@@ -212,12 +226,7 @@ def measure(
         for _ in TQDM(range(repeats), desc=f"{runtime} {imgsz} px, batch {batch}"):
             for name, call in calls.items():
                 call()  # a model's weights left the caches while the others ran
-                for _ in range(2):
-                    synchronize(device)
-                    start = time.perf_counter()
-                    call()
-                    synchronize(device)
-                    times[name].append(time.perf_counter() - start)
+                times[name] += [seconds(call, device) for _ in range(2)]
     medians = {name: statistics.median(values) * 1e3 for name, values in times.items()}
     return [
         Measurement(
@@ -286,7 +295,7 @@ def run(
     for name, value in [("repeats", repeats), *(("batch", images) for images in batch)]:
         if value < 1:
             raise ValueError(f"{name} must be an integer >= 1, got {value}")
-    device = torch.device(f"cuda:{device}" if device.isdigit() else device)
+    device = parse_device(device)
     rows = [
         row
         for runtime in runtimes

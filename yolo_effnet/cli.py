@@ -42,9 +42,8 @@ def _weights(args) -> None:
     import torch
     from ultralytics import YOLO
 
-    configs.model_yaml(args.name)  # an unknown name is told before anything is loaded
-    kind = names.parse_name(args.name)
-    model = YOLO(f"{args.name.removesuffix('.yaml')}.yaml")
+    kind = names.find_model(args.name)  # an unknown name is told before anything is loaded
+    model = YOLO(f"{kind.name}.yaml")
     print(yolo_effnet.load_backbone_weights(model, weights=args.weights, file=args.file))
     # As YOLO.save writes it, but in full precision: half of it would cost the features three digits.
     train_args = {"task": model.task}

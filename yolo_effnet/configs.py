@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from yolo_effnet.architectures import Architecture
-from yolo_effnet.names import CLASSIFICATION, PYRAMIDS, SERIES, TASKS, Model, model_names, parse_name, suggest
+from yolo_effnet.names import CLASSIFICATION, PYRAMIDS, SERIES, TASKS, Model, find_model, model_names
 
 _SIZES = {2: "xsmall", 3: "small", 4: "medium", 5: "large", 6: "xlarge"}
 
@@ -132,9 +132,7 @@ def model_yaml(name: str) -> str:
     Raises:
         ValueError: If there is no model of that name.
     """
-    model = parse_name(name)
-    if model is None:
-        raise ValueError(f"'{name}' is not a model of yolo_effnet; {suggest(name)}")
+    model = find_model(name)
     architecture, rows = model.architecture, _Rows()
     ends = _add_backbone(rows, architecture)
     if model.task == CLASSIFICATION:
@@ -187,7 +185,7 @@ def model_config(name: str) -> dict:
 
 def write_models(folder: Path) -> None:
     """Write the YAML of every detection model of the paper, and of the smallest of each further family."""
-    for model in map(parse_name, model_names()):
+    for model in map(find_model, model_names()):
         if model.architecture.variant == "lite0" or not model.architecture.lite:
             (folder / f"{model.name}.yaml").write_text(model_yaml(model.name), encoding="utf-8")
 

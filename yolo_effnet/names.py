@@ -59,7 +59,7 @@ _OURS = re.compile(rf"({'|'.join(SERIES)})-eff[^.]*(\.ya?ml)?")
 
 
 def model_names(suffix: str = "", series: str = "yolov8") -> list[str]:
-    """Return the names of the eight models of a kind, smallest first and without `.yaml`.
+    """Return the names of the models of a kind, smallest first and without `.yaml`.
 
     Args:
         suffix (str): Task and pyramid as in the names, such as "", `-seg`, `-p2`, `-pose-p6` or `-cls`.
@@ -82,6 +82,18 @@ def parse_name(name: str) -> Model | None:
     model = _MODELS.get(name.partition(".")[0])
     if model is None:
         raise ValueError(f"'{name}' is neither a file nor a model of yolo_effnet; {suggest(name)}")
+    return model
+
+
+def find_model(name: str) -> Model:
+    """Return what the name of a model says.
+
+    Raises:
+        ValueError: If there is no model of that name.
+    """
+    model = parse_name(name)
+    if model is None:
+        raise ValueError(f"'{name}' is not a model of yolo_effnet; {suggest(name)}")
     return model
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from ultralytics.nn.autobackend import AutoBackend
 from ultralytics.utils import TQDM
 
-from yolo_effnet.benchmark import build, synchronize
+from yolo_effnet.benchmark import build, parse_device, seconds, synchronize
 
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
@@ -54,14 +54,8 @@ class Row:
 
 
 def _median(call, device: torch.device, repeats: int) -> float:
-    times = []
-    for _ in range(repeats + 1):
-        synchronize(device)
-        start = time.perf_counter()
-        call()
-        synchronize(device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])  # the first one warms up
+    call()  # to warm up
+    return statistics.median(seconds(call, device) for _ in range(repeats))
 
 
 def limits(device: torch.device, half: bool = False, repeats: int = 10) -> Limits:
@@ -78,9 +72,8 @@ def limits(device: torch.device, half: bool = False, repeats: int = 10) -> Limit
             best = max(best, work / _median(lambda conv=conv: conv(image), device, repeats))
     source = torch.rand(2**26, device=device)  # 256 MiB
     target = torch.empty_like(source)
-    target.copy_(source)  # maps its pages
-    seconds = _median(lambda: target.copy_(source), device, repeats)
-    return Limits(best / 1e9, 2 * source.nbytes / seconds / 1e9)
+    bandwidth = 2 * source.nbytes / _median(lambda: target.copy_(source), device, repeats)
+    return Limits(best / 1e9, bandwidth / 1e9)
 
 
 def _work(network: nn.Module, x: torch.Tensor) -> dict[str, tuple[float, float]]:
@@ -89,12 +82,8 @@ def _work(network: nn.Module, x: torch.Tensor) -> dict[str, tuple[float, float]]
 
     def count(row):
         def hook(layer, inputs, output):
-            taps = layer.weight[0].numel()
-            if isinstance(layer, nn.ConvTranspose2d):
-                taps = layer.weight.numel() // layer.in_channels
-                work[row][0] += 2 * inputs[0].numel() * taps
-            else:
-                work[row][0] += 2 * output.numel() * taps
+            values = inputs[0] if isinstance(layer, nn.ConvTranspose2d) else output
+            work[row][0] += 2 * values.numel() * layer.weight[0].numel()
             work[row][1] += sum(t.nbytes for t in (inputs[0], layer.weight, output))
 
         return hook
@@ -158,7 +147,7 @@ def profile(
 
 def run(models: list[str], imgsz: int, batch: int, device: str, repeats: int = 20, half: bool = False) -> None:
     """Print what the device reaches, and the rows of each model beside it."""
-    place = torch.device(f"cuda:{device}" if device.isdigit() else device)
+    place = parse_device(device)
     reached = limits(place, half)
     print(f"limits: {reached.gflops:.0f} GFLOP/s, {reached.gigabytes:.1f} GB/s, {torch.get_num_threads()} threads")
     for name in models:

@@ -1,5 +1,7 @@
 """Random backbones of timm and ours, and their features, for several test files."""
 
+import copy
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +10,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from ultralytics import YOLO
+from ultralytics.nn.modules import Conv
+from ultralytics.utils.torch_utils import fuse_conv_and_bn
 
 import yolo_effnet
+from yolo_effnet import blocks
+from yolo_effnet.architectures import ARCHITECTURES
+from yolo_effnet.timm_backbone import TimmBackbone
 
 
 def randomize(model: nn.Module, scale: float = 1.0) -> nn.Module:
@@ -30,20 +37,51 @@ def randomize(model: nn.Module, scale: float = 1.0) -> nn.Module:
     return model
 
 
+def settle(model: nn.Module) -> nn.Module:
+    """Let BatchNorm take its statistics from pictures, so that deep random networks neither fade nor explode."""
+    norms = {m: m.momentum for m in model.modules() if isinstance(m, nn.BatchNorm2d)}
+    for m in norms:
+        m.momentum = 1.0
+    with torch.no_grad():
+        model.train()((torch.rand(4, 3, 96, 96) - 0.45) / 0.22)  # pixels as ImageNet's weights expect them
+    for m, momentum in norms.items():
+        m.momentum = momentum
+        m.running_var.clamp_(min=m.running_var.mean() / 2)  # other pictures may vary more
+    return model.eval()
+
+
+def fused(module: nn.Module) -> nn.Module:
+    """Return `module` as Ultralytics' `fuse()` leaves it."""
+    module = copy.deepcopy(module).eval()
+    for m in module.modules():
+        if isinstance(m, Conv):
+            m.conv = fuse_conv_and_bn(m.conv, m.bn)
+            del m.bn
+            m.forward = m.forward_fuse
+    return module
+
+
 def tensors(module: nn.Module) -> list[torch.Tensor]:
     """Return parameters and BatchNorm statistics in order of definition, which both libraries share."""
     skip = ("num_batches_tracked", "mean", "std")
     return [v for k, v in module.state_dict().items() if k.rpartition(".")[2] not in skip]
 
 
+def backbone(model) -> nn.ModuleList:
+    """Return the backbone's layers of a detection model."""
+    kinds = (blocks.EfficientNetStem, blocks.EfficientNetStage, TimmBackbone)
+    return nn.ModuleList(itertools.takewhile(lambda layer: isinstance(layer, kinds), model.model))
+
+
 def features(model, x: torch.Tensor) -> list[torch.Tensor]:
     """Return P3, P4 and P5 as the backbone rows of a detection model compute them."""
-    outputs = []
+    width, maps = x.shape[-1], {}
     with torch.no_grad():
-        for layer in model.model[:8]:
+        for layer in backbone(model):
             x = layer(x)
-            outputs.append(x)
-    return [outputs[i] for i in (3, 5, 7)]
+            for y in x.values() if isinstance(x, dict) else [x]:
+                maps[width // y.shape[-1]] = y
+    return [maps[stride] for stride in (8, 16, 32)]
 
 
 def reference(tag: str, file: Path, half: bool = False) -> nn.Module:
@@ -52,6 +90,8 @@ def reference(tag: str, file: Path, half: bool = False) -> nn.Module:
     With `half`, they are numbers that half precision holds exactly, as Ultralytics rounds checkpoints to it.
     """
     model = randomize(timm.create_model(tag, pretrained=False), scale=0.1).eval()
+    if "v2_" in tag:
+        settle(model)
     if half:
         model.half().float()
     if file.suffix == ".safetensors":
@@ -63,10 +103,14 @@ def reference(tag: str, file: Path, half: bool = False) -> nn.Module:
 
 def config_of(tag: str) -> dict:
     """Return the model dict of the tag's variant with these weights and their padding."""
-    variant = tag.partition(".")[0].rpartition("_")[2]
-    padding = "same" if tag.startswith("tf_") else "symmetric"
-    config = yolo_effnet.model_config(f"yolov8-eff{variant}")
-    return {**config, "weights": tag, "padding": padding}
+    name = tag.partition(".")[0]
+    (variant,) = (
+        a.variant for a in ARCHITECTURES.values() if a.timm_name.removeprefix("tf_") == name.removeprefix("tf_")
+    )
+    config = {**yolo_effnet.model_config(f"yolov8-{variant}"), "weights": tag}
+    if "padding" in config:
+        config["padding"] = "same" if tag.startswith("tf_") else "symmetric"
+    return config
 
 
 def expected(classifier: nn.Module, tag: str, image: torch.Tensor) -> list[torch.Tensor]:
@@ -81,7 +125,8 @@ def expected(classifier: nn.Module, tag: str, image: torch.Tensor) -> list[torch
 def assert_equal(got, wanted, tolerance=1e-4):
     for a, b in zip(got, wanted, strict=True):
         assert a.shape == b.shape
-        assert ((a - b).abs().max() / b.abs().max()).item() < tolerance
+        error = ((a - b).abs().max() / b.abs().max()).item()
+        assert error < tolerance, f"{error:.1e} of the largest value"
 
 
 def features_of_file(file: Path, image: np.ndarray, fused: bool) -> list[np.ndarray]:

@@ -47,11 +47,35 @@ def test_profile_sets_each_row_beside_the_limits(tmp_path, capsys):
         assert sum(float(row[0]) for row in columns[:-1]) == pytest.approx(milliseconds, abs=0.2)
 
 
-@pytest.mark.parametrize("peer", ["torchvision", "timm"])
-@pytest.mark.parametrize("variant", ["b0", "b2"])
+@pytest.mark.filterwarnings("ignore")
+def test_int8_is_smaller(tiny_data, tmp_path):
+    options = ["--imgsz", "64", "--repeats", "1", "--output", str(tmp_path), "--data", str(tiny_data)]
+    models = ["yolov8-efflite0", "yolov8-ghostnet_100-dw"]
+    assert cli.main(["benchmark", "--models", *models, "--runtimes", "openvino", "openvino-int8", *options]) == 0
+    with open(tmp_path / "benchmark.csv", encoding="utf-8") as file:
+        size = {(row["model"], row["runtime"]): float(row["megabytes"]) for row in csv.DictReader(file)}
+    for name in models:
+        assert size[name, "openvino-int8"] < 0.6 * size[name, "openvino"]
+
+
+@pytest.mark.parametrize(
+    ("peer", "variant"),
+    [
+        ("torchvision", "b0"),
+        ("torchvision", "b2"),
+        ("timm", "b0"),
+        ("timm", "lite1"),
+        ("timm", "v2b0"),
+        ("timm", "v2m"),
+        ("timm", "ghostnet_100"),
+    ],
+)
 def test_peers_have_the_same_backbone_and_neck(peer, variant):
     model = benchmark.build(f"{peer}-{variant}")
-    assert sum(p.numel() for p in model.parameters()) == ARCHITECTURES[variant].parameters
+    assert (
+        sum(p.numel() for p in model.parameters())
+        == (ARCHITECTURES.get(f"eff{variant}") or ARCHITECTURES[variant]).parameters
+    )
     assert model.stride.tolist() == [8, 16, 32]
 
 
@@ -64,6 +88,7 @@ def test_peers_have_the_same_backbone_and_neck(peer, variant):
         ),
         (["--models", "yolov8n", "--imgsz", "100"], "imgsz must be a multiple of 32 >= 32, got 100"),
         (["--models", "yolov8n", "--batch", "0"], "batch must be an integer >= 1, got 0"),
+        (["--models", "yolov8n", "--runtimes", "onnx-int8"], "onnx-int8 needs a data set to calibrate on, --data"),
         (["--models", "yolov8n", "--repeats", "0"], "repeats must be an integer >= 1, got 0"),
     ],
 )

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from backbones import features, randomize
+from backbones import backbone, features, randomize, settle
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
@@ -13,6 +13,8 @@ import yolo_effnet
 from yolo_effnet.blocks import (
     EfficientNetStage,
     EfficientNetStem,
+    FusedMBConv,
+    FusedStage,
     MBConv,
     SqueezeExcite,
     StridedConv,
@@ -71,6 +73,24 @@ def test_stem_spreads_statistics_over_other_channel_counts():
     assert EfficientNetStem(2, 8, mean=0.5, std=0.5).mean.flatten().tolist() == [0.5, 0.5]
 
 
+def test_a_fused_block_is_one_or_two_convolutions():
+    """Of EfficientNetV2's paper, Figure 2; its code gives a block without expansion one convolution."""
+    two, one, gated = FusedMBConv(16, 24, s=2), FusedMBConv(16, 16, expand_ratio=1), FusedMBConv(16, 16, se_ratio=0.5)
+    assert (two.expand.conv.kernel_size, two.expand.conv.out_channels, two.project.conv.kernel_size) == (
+        (3, 3),
+        64,
+        (1, 1),
+    )
+    assert isinstance(one.expand, nn.Identity)
+    assert one.project.conv.kernel_size == (3, 3)
+    assert isinstance(one.project.act, nn.SiLU)
+    assert isinstance(two.project.act, nn.Identity)
+    assert gated.se.reduce.out_channels == 8  # of the 16 block-input channels
+    assert [block.expand.conv.stride for block in FusedStage(8, 16, 2, 3, 2)] == [(2, 2), (1, 1)]
+    x = torch.rand(1, 16, 17, 32)
+    assert (two(x).shape, one(x).shape, gated(x).shape) == ((1, 24, 9, 16), x.shape, x.shape)
+
+
 def test_first_stage_has_no_expansion():
     block = MBConv(16, 16, expand_ratio=1)
     assert isinstance(block.expand, nn.Identity)
@@ -88,16 +108,18 @@ def test_initial_weights_are_as_large_as_those_of_dense_3x3_convolutions():
         assert layer.conv.weight.std().item() == pytest.approx((3 * fan_in) ** -0.5, rel=0.1)
 
 
-def test_drop_path_grows_over_the_real_number_of_blocks():
-    model = DetectionModel({**yolo_effnet.model_config("yolov8-effb1"), "drop_path": 0.2}, verbose=False)
-    blocks = [m for m in model.modules() if isinstance(m, MBConv)]
-    assert len(blocks) == 23
+@pytest.mark.parametrize(("name", "count"), [("yolov8-effb1", 23), ("yolov8-effv2b1", 27)])
+def test_drop_path_grows_over_the_real_number_of_blocks(name, count):
+    model = DetectionModel({**yolo_effnet.model_config(name), "drop_path": 0.2}, verbose=False)
+    blocks = [m for m in model.modules() if isinstance(m, (MBConv, FusedMBConv))]
+    assert len(blocks) == count
     for i, block in enumerate(blocks):
-        assert block.drop_path is None or block.drop_path.p == pytest.approx(0.2 * i / 23)
+        assert block.drop_path is None or block.drop_path.p == pytest.approx(0.2 * i / count)
 
 
-def test_drop_path_drops_whole_images_in_training_only():
-    block = randomize(MBConv(8, 8, drop_path=0.5))
+@pytest.mark.parametrize("kind", [MBConv, FusedMBConv])
+def test_drop_path_drops_whole_images_in_training_only(kind):
+    block = randomize(kind(8, 8, drop_path=0.5))
     x = torch.rand(64, 8, 4, 4)
     with torch.no_grad():
         kept = (block(x) - x).flatten(1).any(1)
@@ -107,9 +129,9 @@ def test_drop_path_drops_whole_images_in_training_only():
     assert (block.train()(x) - x).flatten(1).any(1).all()
 
 
-@pytest.mark.parametrize("name", yolo_effnet.model_names())
+@pytest.mark.parametrize("name", [*yolo_effnet.model_names(), "yolov8-effb0-dw", "yolov8-ghostnet_100-p2-dw"])
 def test_fuse_folds_every_batchnorm(name):
-    model = randomize(DetectionModel(yolo_effnet.model_config(name), verbose=False)).eval()
+    model = settle(randomize(DetectionModel(yolo_effnet.model_config(name), verbose=False)))
     x = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
         before = [*features(model, x), model(x)[0]]
@@ -141,9 +163,11 @@ def test_cpu_activations_are_channels_last():
     assert model(torch.rand(2, 3, 32, 32)).is_contiguous(memory_format=torch.channels_last)
 
 
-def test_batchnorm_has_ultralytics_eps_and_a_momentum_of_its_own():
-    model = DetectionModel(yolo_effnet.model_config("yolov8-effb0"), verbose=False)
-    for layers, momentum in ((model.model[:8], 0.1), (model.model[8:], 0.03)):
+@pytest.mark.parametrize("name", ["yolov8-effb0", "yolov8-effv2b0", "yolov8-ghostnet_100"])
+def test_batchnorm_has_ultralytics_eps_and_a_momentum_of_its_own(name):
+    model = DetectionModel(yolo_effnet.model_config(name), verbose=False)
+    rows = len(backbone(model))
+    for layers, momentum in ((model.model[:rows], 0.1), (model.model[rows:], 0.03)):
         norms = [m for m in layers.modules() if isinstance(m, nn.BatchNorm2d)]
         assert {(m.eps, m.momentum) for m in norms} == {(1e-3, momentum)}
 
@@ -155,6 +179,8 @@ def test_batchnorm_has_ultralytics_eps_and_a_momentum_of_its_own():
         (lambda: MBConv(8, 8, k=4), r"MBConv: k must be an odd integer >= 1, got 4"),
         (lambda: MBConv(8, 8, drop_path=1), r"drop_path must be a number from 0 to below 1, got 1"),
         (lambda: MBConv(8, "8"), r"c2 must be an integer >= 1, got '8'"),
+        (lambda: FusedMBConv(8, 8, 4), r"FusedMBConv: k must be an odd integer >= 1, got 4"),
+        (lambda: FusedStage(8, 8, 0), r"FusedStage: n must be an integer >= 1, got 0"),
         (lambda: EfficientNetStage(8, 8, 0), r"EfficientNetStage: n must be an integer >= 1, got 0"),
         (lambda: EfficientNetStage(8, 8, expand_ratio=0.5), r"expand_ratio must be a number >= 1, got 0.5"),
         (lambda: EfficientNetStage(8, 8, se_ratio=2), r"se_ratio must be a number from 0 .* to 1, got 2"),

@@ -1,6 +1,11 @@
 """The `yolo-effnet` command."""
 
+import re
+
 import pytest
+import yaml
+from ultralytics import YOLO
+from ultralytics.nn.tasks import DetectionModel
 
 import yolo_effnet
 from yolo_effnet import cli, configs
@@ -14,6 +19,63 @@ def test_list_has_a_row_per_model(capsys):
     assert header.split() == ["model", "parameters", "GFLOPs@640", "neck", "P3/P4/P5", "default", "ImageNet", "weights"]
     assert [row.split()[0] for row in rows] == yolo_effnet.model_names()
     assert rows[0].split()[1:] == ["5.7M", "12.8", "64/128/256", "tf_efficientnet_b0.ns_jft_in1k"]
+
+
+def test_list_of_timm_gives_rows_that_build(capsys):
+    assert cli.main(["list", "--timm", "*mobilenetv3_small_0*"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split() == ["TimmBackbone", "Index", "of", "P3,", "P4,", "P5", "default", "weights"]
+    assert "mobilenetv3_small_050" in rows[0]
+    for row in rows:
+        name, indices, weights = re.match(r"(\S+) +((?:\[\d+, \d\] ?)+) +(\S+)", row).groups()
+        assert weights.startswith(name)
+        index_rows = [[0, 1, "Index", [int(c), int(i)]] for c, i in re.findall(r"(\d+), (\d)", indices)]
+        config = {"nc": 2, "backbone": [[-1, 1, "TimmBackbone", [name]], *index_rows]}
+        head = [[[1, 2, 3], 1, "Detect", ["nc"]]]
+        assert DetectionModel({**config, "head": head}, verbose=False).stride.tolist() == [8, 16, 32]
+    assert cli.main(["list", "--timm", "vit_tiny_patch16_*"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert cli.main(["list", "--timm", "nothing*"]) == 2
+    assert "timm has no model of the pattern 'nothing*'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "task", "head"),
+    [
+        (["--width", "0.5", "--depth", "0.7"], "detect", "Detect"),
+        (["--phi", "-1"], "detect", "Detect"),
+        (["--width", "0.5", "--task", "segment"], "segment", "Segment"),
+        (["--depth", "0.4", "--task", "classify"], "classify", "Classifier"),
+    ],
+)
+def test_yaml_of_a_scale_of_ones_own_builds(options, task, head, tmp_path, capsys):
+    assert cli.main(["yaml", *options]) == 0
+    text = capsys.readouterr().out
+    assert ("suggested imgsz=544" in text) == ("--phi" in options)
+    (tmp_path / "my.yaml").write_text(text)
+    model = YOLO(tmp_path / "my.yaml")
+    assert (model.task, type(model.model.model[-1]).__name__) == (task, head)
+
+
+def test_yaml_of_b2s_scale_is_b2(capsys):
+    assert cli.main(["yaml", "--width", "1.1", "--depth", "1.2"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == yolo_effnet.model_config("yolov8-effb2")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--width", "9"], "width must be a number from 0.25 to 5, got 9.0"),
+        (["--depth", "nan"], "depth must be a number from 0.25 to 8, got nan"),
+        (["--phi", "11"], "phi must be a number from -4 to 10, got 11.0"),
+        (["--phi", "1", "--width", "1"], "give either phi or width and depth"),
+        (["yolov8-effb0", "--width", "1"], "give either a name or a scale and a task, got 'yolov8-effb0' and more"),
+        ([], "give the name of a model"),
+    ],
+)
+def test_impossible_scales_are_named(options, message, capsys):
+    assert cli.main(["yaml", *options]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["yolov8-effb2", "yolov8-effb2.yaml"])

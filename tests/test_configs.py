@@ -8,10 +8,11 @@ import yaml
 
 import yolo_effnet
 from yolo_effnet import configs
-from yolo_effnet.names import PYRAMIDS, TASKS, parse_name
+from yolo_effnet.names import NECKS, PYRAMIDS, TASKS, parse_name
 
 MODELS = Path(__file__).parent.parent / "models"
-EXAMPLES = [*(f"yolov8-effb{i}" for i in range(8)), "yolov8-efflite0"]
+FAMILIES = ("efflite0", "effv2s", "ghostnet_100", "mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_large_100")
+EXAMPLES = [*(f"yolov8-effb{i}" for i in range(8)), *(f"yolov8-{variant}" for variant in FAMILIES)]
 
 
 def test_models_folder_equals_the_table():
@@ -29,16 +30,22 @@ def test_write_models_writes_them(tmp_path):
 def test_yaml_reads_as_the_config(name):
     config = yaml.safe_load(configs.model_yaml(name))
     assert config == yolo_effnet.model_config(name) == yolo_effnet.model_config(f"{name}.yaml")
-    assert config["head"][-1] == [[14, 17, 20], 1, "Detect", ["nc"]]
+    first = len(config["backbone"]) + 5
+    assert config["head"][-1] == [[first, first + 3, first + 6], 1, "Detect", ["nc"]]
 
 
 KINDS = [
-    *((suffix, series) for series in ("yolov8", "yolo26") for suffix in map("".join, product(TASKS, PYRAMIDS))),
+    *(("".join(suffixes), "yolov8") for suffixes in product(TASKS, PYRAMIDS, NECKS)),
+    *(("".join(suffixes), "yolo26") for suffixes in product(TASKS, PYRAMIDS)),
     ("-cls", "yolov8"),
 ]
+SAMPLE = ("effb0", "effb6", *FAMILIES)
 
 
-@pytest.mark.parametrize("name", [name for kind in KINDS for name in yolo_effnet.model_names(*kind)])
+@pytest.mark.parametrize(
+    "name",
+    [n for kind in KINDS for n in yolo_effnet.model_names(*kind) if n.partition("-")[2].partition("-")[0] in SAMPLE],
+)
 def test_levels_of_the_pyramid_meet(name):
     """Followed row by row, only maps of one size are concatenated, and the head gets each level of the pyramid once."""
     config = yolo_effnet.model_config(name)
@@ -47,20 +54,27 @@ def test_levels_of_the_pyramid_meet(name):
     for f, _, module, args in config["backbone"] + config["head"][:-1]:
         inputs = {(strides or [1])[i] for i in ([f] if isinstance(f, int) else f)}
         assert len(inputs) == 1
-        stride = {"EfficientNetStem": 2, "EfficientNetStage": args[2:3], "Conv": 2, "nn.Upsample": 0.5}.get(module, 1)
-        strides.append(inputs.pop() * (stride[0] if isinstance(stride, list) else stride))
+        if module in ("EfficientNetStage", "FusedStage"):
+            stride = args[2]
+        elif module == "Index":
+            stride = 2 ** (args[1] + 1)
+        else:
+            stride = {"EfficientNetStem": 2, "Conv": 2, "SeparableConv": 2, "nn.Upsample": 0.5}.get(module, 1)
+        strides.append(inputs.pop() * stride)
+        assert (module in ("SeparableConv", "C2fSeparable")) <= name.endswith("-dw")
+        assert (module in ("Conv", "C2f")) <= (not name.endswith("-dw"))
     f, _, head, _ = config["head"][-1]
     if name.endswith("-cls"):
         assert (f, head, strides[-1]) == (-1, "Classifier", 32)
         return
-    first, last = (2 if name.endswith("-p2") else 3), (6 if name.endswith("-p6") else 5)
+    first, last = (2 if "-p2" in name else 3), (6 if "-p6" in name else 5)
     assert [strides[i] for i in f] == [2**level for level in range(first, last + 1)]
     assert head.endswith("26") == (name.startswith("yolo26") and head != "Detect")
 
 
 def test_kinds_are_all_models():
     names = [name for kind in KINDS for name in yolo_effnet.model_names(*kind)]
-    assert len(names) == len(set(names)) == 325
+    assert len(names) == len(set(names)) == 37 * 4 * 3 * 3 + 21
 
 
 @pytest.mark.parametrize(
@@ -70,6 +84,10 @@ def test_kinds_are_all_models():
         ("yolov8-effb0-sg", "yolov8-effb0-seg"),
         ("yolov8-effb3-p6-seg", "[-seg|-pose|-obb][-p2|-p6]"),
         ("yolo26-effb0-cls", "yolov8-effb0-cls"),
+        ("yolo26-effb0-dw", "yolov8-effb0-dw"),
+        ("yolov8-effv2x", "yolov8-effv2xl"),
+        ("yolov8-ghostnet_110", "yolov8-ghostnet_100"),
+        ("yolov8-mobilenetv3_large_100-cls", "yolov8-mobilenetv3_large_100-seg"),
         ("yolov8-eff", "yolov8-eff<b0|b1|b2|b3|b4|b5|b6|b7|lite0|lite1|"),
         ("yolov8-effb0-nothing", "[-seg|-pose|-obb][-p2|-p6]"),
     ],

@@ -18,11 +18,12 @@ VALIDATION = {"imgsz": 64, "batch": 1, "rect": False, "workers": 0, "plots": Fal
 # Supported operators of TensorRT's ONNX parser, of those that Ultralytics' models can hold:
 # https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md
 TENSORRT = set(
-    "Abs Add And ArgMax AveragePool Cast Ceil Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos DepthToSpace "  # noqa: SIM905
-    "DequantizeLinear Div Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gemm GlobalAveragePool "
-    "GlobalMaxPool Greater HardSigmoid Identity LeakyRelu Less Log MatMul Max MaxPool Min Mul Neg Not Or Pad Pow "
-    "QuantizeLinear Range ReduceMax ReduceMean ReduceSum Relu Reshape Resize ScatterElements ScatterND Shape Sigmoid "
-    "Sin Slice Softmax Softplus Split Sqrt Squeeze Sub Sum Tanh Tile TopK Transpose Unsqueeze Where".split()
+    "Abs Add And ArgMax AveragePool Cast Ceil Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos "  # noqa: SIM905
+    "DepthToSpace DequantizeLinear Div Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gemm "
+    "GlobalAveragePool GlobalMaxPool Greater HardSigmoid HardSwish Identity LeakyRelu Less Log MatMul Max MaxPool Min "
+    "Mul Neg Not Or Pad Pow QuantizeLinear Range ReduceMax ReduceMean ReduceSum Relu Reshape Resize ScatterElements "
+    "ScatterND Shape Sigmoid Sin Slice Softmax Softplus Split Sqrt Squeeze Sub Sum Tanh Tile TopK Transpose Unsqueeze "
+    "Where".split()
 )
 DYNAMIC = {
     "Shape",
@@ -121,8 +122,9 @@ def test_coreml_converts(learned):
 
 
 NAMES = [
-    *(f"yolov8-eff{variant}" for variant in ("b0", "b3", "b7", "lite0")),
-    *(f"yolov8-effb0{suffix}" for suffix in ("-seg", "-pose", "-obb", "-cls", "-p2", "-p6")),
+    *(f"yolov8-eff{variant}" for variant in ("b0", "b3", "b7", "lite0", "v2b0", "v2s")),
+    *(f"yolov8-{name}" for name in ("ghostnet_100", "mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_large_100")),
+    *(f"yolov8-effb0{suffix}" for suffix in ("-dw", "-seg", "-pose", "-obb", "-cls", "-p2", "-p6")),
     *(f"yolo26-effb0{suffix}" for suffix in ("", "-seg", "-pose", "-obb")),
 ]
 

@@ -4,25 +4,11 @@ import copy
 
 import pytest
 import torch
-from backbones import randomize
+from backbones import fused, randomize
 from torch import nn
 
 from yolo_effnet import fast
 from yolo_effnet.blocks import EfficientNetStem, MBConv, set_padding
-
-
-def fused(module: nn.Module) -> nn.Module:
-    """Return `module` as Ultralytics' `fuse()` leaves it."""
-    from ultralytics.nn.modules import Conv
-    from ultralytics.utils.torch_utils import fuse_conv_and_bn
-
-    module = copy.deepcopy(module).eval()
-    for m in module.modules():
-        if isinstance(m, Conv):
-            m.conv = fuse_conv_and_bn(m.conv, m.bn)
-            del m.bn
-            m.forward = m.forward_fuse
-    return module
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 5, 7])

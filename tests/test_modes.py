@@ -47,7 +47,7 @@ def run(code: str, **env) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("name", yolo_effnet.model_names())
+@pytest.mark.parametrize("name", [*yolo_effnet.model_names(), "yolov8-effb0-dw", "yolov8-mobilenetv2_100-p2-dw"])
 def test_every_model_takes_a_training_step(name):
     model = DetectionModel(yolo_effnet.model_config(name), nc=2, verbose=False)
     model.args = DEFAULT_CFG

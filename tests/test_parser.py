@@ -8,6 +8,7 @@ import pytest
 import torch
 import ultralytics
 import yaml
+from backbones import backbone
 from ultralytics import YOLO
 from ultralytics.nn import tasks
 from ultralytics.nn.tasks import DetectionModel, parse_model, yaml_model_load
@@ -16,23 +17,48 @@ from ultralytics.utils.torch_utils import get_flops
 import yolo_effnet
 from yolo_effnet import blocks
 from yolo_effnet.architectures import ARCHITECTURES
+from yolo_effnet.layers import StridedConv
 from yolo_effnet.parser import BLOCKS
 
-# Parameters of the stem and the seven stages, as published for the family and counted in timm.
+# Parameters of the backbones up to P5, as published for EfficientNet and counted in timm.
 BACKBONE_PARAMETERS = {
-    "b0": 3_595_388,
-    "b1": 6_101_024,
-    "b2": 7_202_562,
-    "b3": 10_103_336,
-    "b4": 16_742_216,
-    "b5": 27_288_112,
-    "b6": 39_403_992,
-    "b7": 62_143_440,
-    "lite0": 2_958_848,
-    "lite1": 3_723_520,
-    "lite2": 4_357_952,
-    "lite3": 6_422_016,
-    "lite4": 11_149_568,
+    "effb0": 3_595_388,
+    "effb1": 6_101_024,
+    "effb2": 7_202_562,
+    "effb3": 10_103_336,
+    "effb4": 16_742_216,
+    "effb5": 27_288_112,
+    "effb6": 39_403_992,
+    "effb7": 62_143_440,
+    "efflite0": 2_958_848,
+    "efflite1": 3_723_520,
+    "efflite2": 4_357_952,
+    "efflite3": 6_422_016,
+    "efflite4": 11_149_568,
+    "effv2b0": 5_610_384,
+    "effv2b1": 6_611_732,
+    "effv2b2": 8_391_406,
+    "effv2b3": 12_461_982,
+    "effv2s": 19_847_248,
+    "effv2m": 52_200_436,
+    "effv2l": 116_412_512,
+    "effv2xl": 206_017_048,
+    "ghostnet_050": 251_492,
+    "ghostnet_100": 948_388,
+    "ghostnet_130": 1_580_204,
+    "mobilenetv1_100": 3_206_976,
+    "mobilenetv1_100h": 3_206_976,
+    "mobilenetv1_125": 4_989_840,
+    "mobilenetv2_035": 250_208,
+    "mobilenetv2_050": 480_320,
+    "mobilenetv2_075": 1_045_664,
+    "mobilenetv2_100": 1_811_712,
+    "mobilenetv2_110d": 2_782_400,
+    "mobilenetv2_120d": 4_056_064,
+    "mobilenetv2_140": 3_509_376,
+    "mobilenetv3_large_075": 1_789_648,
+    "mobilenetv3_large_100": 2_971_952,
+    "mobilenetv3_large_150d": 11_496_840,
 }
 
 
@@ -48,12 +74,12 @@ def head_only(*rows) -> dict:
 @pytest.mark.parametrize("variant", ARCHITECTURES)
 def test_models_build_with_the_golden_numbers(variant):
     architecture = ARCHITECTURES[variant]
-    model = DetectionModel(f"yolov8-eff{variant}.yaml", verbose=False)
-    assert count(model.model[:8]) == BACKBONE_PARAMETERS[variant]
+    model = DetectionModel(f"yolov8-{variant}.yaml", verbose=False)
+    assert count(backbone(model)) == BACKBONE_PARAMETERS[variant]
     assert count(model) == architecture.parameters
     assert get_flops(model, 640) == pytest.approx(architecture.gflops, abs=0.06)
     assert model.stride.tolist() == [8, 16, 32]
-    assert [m.i for m in model.model] == list(range(22))
+    assert [m.i for m in model.model] == list(range(len(model.model)))
     assert model.model[-1].legacy == DetectionModel("yolov8n.yaml", verbose=False).model[-1].legacy
     assert all(layer.np == count(layer) for layer in model.model)
 
@@ -196,3 +222,91 @@ def test_register_twice_changes_nothing():
     before = (tasks.parse_model, tasks.yaml_model_load)
     yolo_effnet.register()
     assert (tasks.parse_model, tasks.yaml_model_load) == before
+
+
+def timm_model(*index_rows, name="mobilenetv3_large_100", **keys) -> dict:
+    """A detection model of a timm backbone, with these rows after it."""
+    rows = index_rows or ([0, 1, "Index", [40, 2]], [0, 1, "Index", [112, 3]], [0, 1, "Index", [960, 4]])
+    head = [[[1, 2, 3], 1, "Detect", ["nc"]]]
+    return {"nc": 2, "backbone": [[-1, 1, "TimmBackbone", [name]], *map(list, rows)], "head": head, **keys}
+
+
+def test_a_timm_backbone_as_a_row():
+    model = DetectionModel(timm_model(), verbose=False)
+    assert model.stride.tolist() == [8, 16, 32]
+    model.eval().fuse(verbose=False)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
+    assert DetectionModel(timm_model(), ch=4, verbose=False)(torch.rand(2, 4, 64, 64))
+
+
+def test_a_timm_backbone_drops_paths_by_its_row():
+    config = timm_model()
+    config["backbone"][0][3].append(0.2)
+    rates = {m.drop_prob for m in DetectionModel(config, verbose=False).modules() if type(m).__name__ == "DropPath"}
+    assert len(rates) > 5
+    assert 0 < max(rates) < 0.2
+
+
+@pytest.mark.parametrize("padding", ["same", "symmetric"])
+def test_the_padding_of_a_timm_backbone_is_that_of_its_name(padding):
+    for name, own in (("mobilenetv3_large_100", "symmetric"), ("tf_mobilenetv3_large_100", "same")):
+        model = DetectionModel(timm_model(name=name, padding=padding), verbose=False)
+        assert model.model[0].padding == own
+        strided = [m for m in model.modules() if isinstance(m, StridedConv)]
+        assert {m.padding for m in strided} == ({"same"} if own == "same" else set())
+
+
+MAPS = r"\[24, 1\] at stride 4, \[40, 2\] at stride 8, \[112, 3\] at stride 16, \[960, 4\] at stride 32"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (timm_model([0, 1, "Index", [48, 2]]), rf"row 1 .*feature maps are {MAPS}; got \[48, 2\]"),
+        (timm_model([0, 1, "Index", [16, 0]]), rf"row 1 .*feature maps are {MAPS}; got \[16, 0\]"),
+        (timm_model([-1, 1, "Index", [40]]), rf"row 1 .*feature maps are {MAPS}; got \[40\]"),
+        (timm_model([-1, 1, "Conv", [40]]), rf"row 1 .*TimmBackbone gives several .*Index rows take: {MAPS}"),
+        (timm_model([[-1, 0], 1, "Concat", [1]]), rf"row 1 .*TimmBackbone gives several .*Index rows take: {MAPS}"),
+        (
+            timm_model(name="mobilenetv3_lrge_100"),
+            r"row 0 .*no model 'mobilenetv3_lrge_100'; did you mean mobilenetv3_l",
+        ),
+        (timm_model(name="mobilenetv3_large_100.ra_in1k"), r"write 'mobilenetv3_large_100' in the row, .*`weights:`"),
+        (timm_model(name="vit_base_patch16_224"), r"row 0 .*no feature maps of images of any size.*list --timm"),
+        (timm_model(name="vit_base_patch16_dinov3"), r"row 0 .*maps at strides 16, 16, .*8, 16 and 32 .*list --timm"),
+        (timm_model(name="inception_v3"), r"row 0 .*strides 2, 4, 8, 18, 42, and 8, 16 and 32 are needed"),
+        (timm_model(drop_path=0.1), r"drop_path 0.1 has no block to act on; TimmBackbone takes it"),
+        (timm_model(name=[50]), r"row 0 .*first argument must be the name of a timm model, got \[\[50\]\]"),
+        ({"nc": 2, "backbone": [[-1, 1, "TimmBackbone", []]], "head": []}, r"row 0 .*must be the name of a timm model"),
+        (
+            {"nc": 2, "backbone": [[-1, 2, "TimmBackbone", ["resnet18"]]], "head": []},
+            r"repeats of TimmBackbone must be 1",
+        ),
+        (
+            {"nc": 2, "backbone": [[-1, 1, "TimmBackbone", ["ghostnet_100", 0.1]]], "head": []},
+            r"TimmBackbone: 'ghostnet_100' takes no drop_path, got 0.1",
+        ),
+    ],
+)
+def test_what_does_not_fit_a_timm_backbone_is_named(config, message):
+    with pytest.raises(ValueError, match=message):
+        parse_model(copy.deepcopy(config), ch=3, verbose=False)
+
+
+def test_rows_of_a_light_neck():
+    config = head_only(
+        (-1, 1, "SeparableConv", [24, 3, 2]), (-1, 3, "C2fSeparable", [24, True]), (-1, 2, "FusedMBConv", [32])
+    )
+    model, _ = parse_model(config, ch=3, verbose=False)
+    assert [type(layer).__name__ for layer in model] == [
+        "EfficientNetStem",
+        "SeparableConv",
+        "C2fSeparable",
+        "FusedStage",
+    ]
+    assert len(model[2].m) == 3
+    assert all(bottleneck.add for bottleneck in model[2].m)
+    convs = [m for m in model[2].modules() if isinstance(m, torch.nn.Conv2d)]
+    assert {m.groups == m.in_channels for m in convs if m.kernel_size == (3, 3)} == {True}
+    with pytest.raises(ValueError, match=r"row 1 .*g must be 1, got 2"):
+        parse_model(head_only((-1, 1, "C2fSeparable", [24, True, 2])), ch=3, verbose=False)

@@ -13,7 +13,7 @@ from installed import OUTER, PREAMBLE, ROOT, Environment, build
 from yolo_effnet import startup
 from yolo_effnet.architectures import ARCHITECTURES
 
-PARAMETERS = ARCHITECTURES["b0"].parameters
+PARAMETERS = ARCHITECTURES["effb0"].parameters
 # All that the hook may import; each module costs every Python process of the environment.
 STARTUP_IMPORTS = {"yolo_effnet", "yolo_effnet.startup"}
 OFF = {"YOLO_EFFNET_AUTOLOAD": "0"}
@@ -114,7 +114,12 @@ report([untouched, parameters(), yolo_effnet.startup.autoloaded])
 # `blocks` is the trap: it imports Ultralytics, which runs the hook, which imports the parser, which needs `blocks`.
 @pytest.mark.parametrize(
     ("first", "variables"),
-    [("import yolo_effnet.blocks", {}), ("import yolo_effnet.blocks", OFF), ("from yolo_effnet import MBConv", OFF)],
+    [
+        *((f"import yolo_effnet.{name}", {}) for name in ("blocks", "layers", "neck", "timm_backbone", "weights")),
+        ("import yolo_effnet.blocks", OFF),
+        ("from yolo_effnet import MBConv", OFF),
+        ("from yolo_effnet import TimmBackbone", OFF),
+    ],
 )
 def test_import_before_ultralytics(fresh, first, variables):
     assert fresh.report(f"{first}\nreport(parameters())", **variables) == PARAMETERS

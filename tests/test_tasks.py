@@ -6,7 +6,7 @@ import pictures
 import pytest
 import timm
 import torch
-from backbones import assert_equal, randomize, reference, tensors
+from backbones import assert_equal, randomize, reference, settle, tensors
 from commands import yolo
 from PIL import Image
 from ultralytics import ASSETS, YOLO
@@ -14,7 +14,7 @@ from ultralytics.data.augment import classify_transforms
 
 import yolo_effnet
 from yolo_effnet import cli
-from yolo_effnet.architectures import ARCHITECTURES
+from yolo_effnet.architectures import ARCHITECTURES, EfficientNet
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,8 @@ from yolo_effnet.architectures import ARCHITECTURES
     [
         ("detect", "yolov8-effb0-p6", "metrics/mAP50(B)"),
         ("detect", "yolo26-effb0", "metrics/mAP50(B)"),
+        ("detect", "yolov8-effv2b0", "metrics/mAP50(B)"),
+        ("detect", "yolov8-ghostnet_100-dw", "metrics/mAP50(B)"),
         ("segment", "yolov8-effb0-seg", "metrics/mAP50(M)"),
         ("pose", "yolov8-effb0-pose", "metrics/mAP50(P)"),
         ("obb", "yolov8-effb0-obb", "metrics/mAP50(B)"),
@@ -74,12 +76,12 @@ def test_logits_and_top1_are_those_of_timm(classifier, tmp_path):
     assert model.names[0] == "tench"
 
 
-@pytest.mark.parametrize("variant", ARCHITECTURES)
+@pytest.mark.parametrize("variant", [variant for variant, a in ARCHITECTURES.items() if isinstance(a, EfficientNet)])
 def test_every_classifier_is_that_of_timm(variant):
     """The same tensors in the same order, the dropout of the paper, and with them the same logits."""
-    name = f"tf_efficientnet_{variant}"
-    theirs = randomize(timm.create_model(name, pretrained=False, num_classes=10)).eval()
-    model = YOLO(f"yolov8-eff{variant}-cls.yaml").model
+    name = ARCHITECTURES[variant].timm_name
+    theirs = settle(randomize(timm.create_model(name, pretrained=False, num_classes=10)))
+    model = YOLO(f"yolov8-{variant}-cls.yaml").model
     assert model.model[-1].drop.p == ARCHITECTURES[variant].dropout
     ours = type(model)({**model.yaml, "nc": 10}, verbose=False).eval()
     for source, target in zip(tensors(theirs), tensors(ours), strict=True):

@@ -15,7 +15,7 @@ from backbones import assert_equal, expected, features, reference
 from torch import nn
 from ultralytics import YOLO
 
-from yolo_effnet import cli
+from yolo_effnet import cli, configs
 
 TAG = "tf_efficientnet_b0.ns_jft_in1k"
 QUICK = {"imgsz": 64, "batch": 4, "workers": 0, "plots": False, "verbose": False, "device": "cpu"}
@@ -55,6 +55,23 @@ def test_training_starts_from_them(imagenet, tiny_data, tmp_path):
     file, state_dict = imagenet
     for weight in first_weights(YOLO(file), data=tiny_data, project=tmp_path):
         torch.testing.assert_close(weight, state_dict["conv_stem.weight"])
+
+
+def test_training_of_a_timm_backbone_starts_from_them(tiny_data, tmp_path):
+    tag = "mobilenetv2_100.ra_in1k"
+    state_dict = reference(tag, tmp_path / "weights.safetensors").state_dict()
+    text = configs.model_yaml("yolov8-mobilenetv2_100").replace("weights_file:", "weights_file: weights.safetensors")
+    (tmp_path / "mine.yaml").write_text(text)
+    seen = []
+    model = YOLO(tmp_path / "mine.yaml")
+    model.add_callback("on_train_start", lambda t: seen.extend([copy.deepcopy(t.model), copy.deepcopy(t.ema.ema)]))
+    model.train(data=tiny_data, epochs=1, project=tmp_path, **QUICK)
+    for started in seen:
+        body = started.model[0].body.blocks[3][0]
+        torch.testing.assert_close(body.conv_dw.conv.weight, state_dict["blocks.3.0.conv_dw.weight"])
+        torch.testing.assert_close(body.conv_dw.bn.running_var, state_dict["blocks.3.0.bn2.running_var"])
+    best = YOLO(model.trainer.best)  # timm's module inside a checkpoint
+    assert best.val(data=tiny_data, **QUICK).box.map >= 0
 
 
 def test_every_rank_of_several_starts_from_them(imagenet, tiny_data, tmp_path):

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from yolo_effnet import parser
 from yolo_effnet.architectures import ARCHITECTURES
 
-B0 = ARCHITECTURES["b0"]
+B0 = ARCHITECTURES["effb0"]
 WARNING = "yolo_effnet is tested with"
 FLOOR = ".".join(map(str, parser.SUPPORTED_ULTRALYTICS[0]))
 # What to install for a release besides the packages that the newest one needs; "installed" should be the newest.
@@ -71,7 +71,12 @@ try:
 except ValueError as problem:
     newest = str(problem)
 acts = [type(YOLO(f"{{name}}.yaml").model.model[0].act).__name__ for name in ("yolov8-efflite0", "yolov8n")]
-report([resumed.trainer.start_epoch, resumed.trainer.epoch, error, tasks, newest, acts])
+left = {{}}
+for name in ("yolov8-effv2b0-dw", "yolov8-ghostnet_100", "yolov8-mobilenetv3_large_100-seg-p2"):
+    fused = YOLO(f"{{name}}.yaml").model.eval().fuse(verbose=False)
+    left[name] = sum(isinstance(m, torch.nn.BatchNorm2d) for m in fused.modules())
+    fused(x)
+report([resumed.trainer.start_epoch, resumed.trainer.epoch, error, tasks, newest, acts, left])
 """
 ROW = re.compile(r"\s*(\d+) +(\S.*?) +(\d+) +(\d+)  (\S+) +(\[.*\])\s*")
 
@@ -133,10 +138,11 @@ def test_tasks_resume_and_onnx_on_a_release(fresh, release, tmp_path):
     name, variables = release
     data = pictures.draw("segment", tmp_path / "data")
     done = fresh.start("-c", TASKS, data, cwd=tmp_path, **variables)
-    start, end, error, tasks, newest, acts = fresh.result(done)
+    start, end, error, tasks, newest, acts, left = fresh.result(done)
     assert (start, end) == (1, 1)
     assert error < 1e-4
     assert acts == ["ReLU6", "SiLU"]
+    assert set(left.values()) == {0}
     assert tasks == ["detect", "segment", "pose", "obb", "classify", "detect", "detect"]
     if name == FLOOR:
         assert newest == (

@@ -9,17 +9,17 @@ import pytest
 import timm
 import torch
 import torchvision
-from backbones import assert_equal, config_of, expected, features, features_of_file, randomize, reference
+from backbones import assert_equal, backbone, config_of, expected, features, features_of_file, randomize, reference
 from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_effnet
-from yolo_effnet import timm_weights
+from yolo_effnet import timm_backbone, timm_weights
 from yolo_effnet.architectures import ARCHITECTURES
 
 # One tag for each pairing of BN eps and pixel statistics, by variant.
-TAGS = [a.weights for a in ARCHITECTURES.values()] + [
+TAGS = [a.weights for a in ARCHITECTURES.values() if a.weights] + [
     "tf_efficientnet_b0.ap_in1k",
     "efficientnet_b0.ra4_e3600_r224_in1k",
     "efficientnet_b1.ft_in1k",
@@ -28,6 +28,8 @@ TAGS = [a.weights for a in ARCHITECTURES.values()] + [
     "efficientnet_b4.ra2_in1k",
     "efficientnet_b5.sw_in12k_ft_in1k",
     "efficientnet_lite0.ra_in1k",
+    "tf_efficientnetv2_b3.in1k",
+    "mobilenetv3_large_100.ra_in1k",
 ]
 
 
@@ -45,9 +47,9 @@ def test_features_are_exactly_those_of_timm(tag, elsewhere, tmp_path):
     report = yolo_effnet.load_backbone_weights(model, weights=tag, file=tmp_path / "weights.safetensors")
     image = torch.rand(1, 3, 64, 96)
     wanted = expected(classifier, tag, image)
-    backbone = nn.ModuleList(model.model[:8])
-    statistics = 2 * sum(isinstance(m, nn.BatchNorm2d) for m in backbone.modules())
-    assert report.tensors == len(list(backbone.parameters())) + statistics
+    layers = backbone(model)
+    statistics = 2 * sum(isinstance(m, nn.BatchNorm2d) for m in layers.modules())
+    assert report.tensors == len(list(layers.parameters())) + statistics
     assert_equal(features(model, image), wanted)
     saved = tmp_path / "saved.pt"
     torch.save({"model": model, "train_args": {}}, saved)
@@ -61,7 +63,8 @@ def test_features_are_exactly_those_of_timm(tag, elsewhere, tmp_path):
 
 
 def test_every_tag_of_timm_loads_or_is_refused_by_name():
-    listed = timm.list_models(["*efficientnet_b[0-7]*", "*efficientnet_lite[0-4]*"], pretrained=True)
+    patterns = ["*efficientnet_b[0-7]*", "*efficientnet_lite[0-4]*", "tf_efficientnetv2_*"]
+    listed = timm.list_models(patterns, pretrained=True)
     fitting = [tag for tag in listed if "pruned" not in tag]
     assert len(fitting) > 30
     for tag in set(listed) - set(fitting):
@@ -73,6 +76,45 @@ def test_every_tag_of_timm_loads_or_is_refused_by_name():
             model = timm.create_model(tag, pretrained=False)
         assert known.bn_eps == model.bn1.eps
         assert known.padding == ("same" if type(model.conv_stem).__name__ == "Conv2dSame" else "symmetric")
+
+
+TIMM_ROWS = ["resnet50.a1_in1k", "convnext_atto.d2_in1k", "tf_mobilenetv3_large_100.in1k", "mambaout_femto.in1k"]
+
+
+@pytest.mark.parametrize("tag", [*TIMM_ROWS, "densenet121.ra_in1k", "edgenext_xx_small.in1k"])
+def test_features_of_timm_rows_are_exactly_those_of_timm(tag, tmp_path):
+    """For BatchNorm of another epsilon that no convolution takes up, other norms, flattened names and NHWC too."""
+    classifier = reference(tag, tmp_path / "weights.safetensors")
+    name = tag.partition(".")[0]
+    maps = [m for m in timm_backbone.feature_maps(name) if m.stride > 4]
+    rows = [[0, 1, "Index", [m.channels, m.index]] for m in maps]
+    head = [[[1, 2, 3], 1, "Detect", ["nc"]]]
+    config = {"nc": 2, "backbone": [[-1, 1, "TimmBackbone", [name]], *rows], "head": head, "weights": tag}
+    model = DetectionModel(config, verbose=False).eval()
+    yolo_effnet.load_backbone_weights(model, file=tmp_path / "weights.safetensors")
+    theirs = timm.create_model(name, features_only=True, pretrained=False).eval()
+    names = {k.replace(".", "_"): v for k, v in classifier.state_dict().items()}
+    theirs.load_state_dict({k: names[k.removeprefix("model.").replace(".", "_")] for k in theirs.state_dict()})
+    image = torch.rand(1, 3, 64, 96)
+    mean, std = (torch.tensor(classifier.default_cfg[k]).view(1, 3, 1, 1) for k in ("mean", "std"))
+    with torch.no_grad():
+        wanted = theirs((image - mean) / std)
+    wanted = [wanted[m.index] for m in maps]
+    wanted = [x if x.shape[1] == m.channels else x.permute(0, 3, 1, 2) for x, m in zip(wanted, maps, strict=True)]
+    assert_equal(features(model, image), wanted)
+    assert_equal(features(model.fuse(verbose=False), image), wanted)
+
+
+def test_weights_of_another_timm_model_are_refused(tmp_path):
+    model = DetectionModel(yolo_effnet.model_config("yolov8-mobilenetv2_100"), verbose=False)
+    with pytest.raises(ValueError, match=r"'resnet50.a1_in1k' is not a timm tag of mobilenetv2_100; .*_100.ra_in"):
+        yolo_effnet.load_backbone_weights(model, weights="resnet50.a1_in1k")
+    reference("mobilenetv2_140.ra_in1k", tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"tensor 'conv_stem.weight' is \(48, 3, 3, 3\), expected \(32, 3, 3, 3\)"):
+        yolo_effnet.load_backbone_weights(model, file=tmp_path / "other.pth")
+    model = DetectionModel(yolo_effnet.model_config("yolov8-ghostnet_050"), verbose=False)
+    with pytest.raises(ValueError, match=r"'ghostnet_100.in1k' is not a timm tag of ghostnet_050; timm has none of it"):
+        yolo_effnet.load_backbone_weights(model, weights="ghostnet_100.in1k")
 
 
 @pytest.mark.parametrize("tag", ["tf_efficientnet_b0", "tf_efficientnet_b0.nonsense", "resnet50.a1_in1k", "", 7])
@@ -160,7 +202,7 @@ def test_weights_of_the_other_padding_are_refused(tmp_path):
 
 
 def test_models_without_a_backbone_or_tag_are_refused():
-    with pytest.raises(ValueError, match="no EfficientNetStem"):
+    with pytest.raises(ValueError, match="no EfficientNetStem or TimmBackbone"):
         yolo_effnet.load_backbone_weights(YOLO("yolov8n.yaml"), weights="tf_efficientnet_b0.ns_jft_in1k")
     model = DetectionModel({**yolo_effnet.model_config("yolov8-effb0"), "weights": None}, verbose=False)
     with pytest.raises(ValueError, match="no weights named"):

@@ -5,11 +5,16 @@ from yolo_effnet import startup
 __version__ = "0.1.0"
 
 _HOMES = {
+    "C2fSeparable": "neck",
     "Classifier": "blocks",
     "EfficientNetStage": "blocks",
     "EfficientNetStem": "blocks",
+    "FusedMBConv": "blocks",
+    "FusedStage": "blocks",
     "MBConv": "blocks",
+    "SeparableConv": "neck",
     "SqueezeExcite": "blocks",
+    "TimmBackbone": "timm_backbone",
     "load_backbone_weights": "weights",
     "model_config": "configs",
     "model_names": "names",
@@ -23,6 +28,8 @@ def __getattr__(name):
         raise AttributeError(f"module 'yolo_effnet' has no attribute '{name}'")
     from importlib import import_module
 
+    if _HOMES[name] not in ("configs", "names"):
+        import_module(startup.HOST)  # registers, which should not happen halfway through the import of a block
     return getattr(import_module(f"yolo_effnet.{_HOMES[name]}"), name)
 
 

@@ -1,6 +1,7 @@
 """Latency and training cost of our models beside their peers, interleaved in one run."""
 
 import csv
+import re
 import statistics
 import tempfile
 import time
@@ -12,40 +13,47 @@ import torch
 import ultralytics
 from ultralytics import YOLO
 from ultralytics.nn.autobackend import AutoBackend
-from ultralytics.nn.tasks import DetectionModel
+from ultralytics.nn.tasks import DetectionModel, parse_model
 from ultralytics.utils import DEFAULT_CFG, TQDM
 from ultralytics.utils.torch_utils import get_flops
 
-from yolo_effnet.architectures import ARCHITECTURES, TAPS
+from yolo_effnet.architectures import ARCHITECTURES, EfficientNet
 from yolo_effnet.configs import model_config
-from yolo_effnet.names import model_names
+from yolo_effnet.families import B
+from yolo_effnet.names import model_names, parse_name
 
 TRAIN = "train"  # stands among the runtimes for a training step in PyTorch
+INT8 = "int8"  # stands after an export format
 _PEERS = ("torchvision", "timm")
+# The names of peers are those of the variants, without `eff`.
+_VARIANTS = {variant.removeprefix("eff"): architecture for variant, architecture in ARCHITECTURES.items()}
 MODELS = [
     *model_names(),
+    *model_names("-dw"),
     *(f"yolov8{scale}" for scale in "nsmlx"),
-    *(f"torchvision-{variant}" for variant, architecture in ARCHITECTURES.items() if not architecture.lite),
-    *(f"timm-{variant}" for variant in ARCHITECTURES),
+    *(f"torchvision-{variant}" for variant, a in _VARIANTS.items() if isinstance(a, EfficientNet) and a.family is B),
+    *(f"timm-{variant}" for variant in _VARIANTS),
 ]
+DEFAULT = [name for name in MODELS if re.search(r"-(eff)?b\d$|^yolov8[nsmlx]$", name)]
 
 
-def _peer_config(variant: str) -> dict:
+def _peer_config(architecture: EfficientNet) -> dict:
     """Return our model dict with Ultralytics' own `TorchVision` row in place of our backbone."""
-    config = model_config(f"yolov8-eff{variant}")
-    taps = [config["backbone"][i][3][0] for i in TAPS]
-    name = f"efficientnet_b{variant[-1]}"  # TorchVision has no Lite, whose place timm's then takes
-    backbone = [[-1, 1, "TorchVision", [taps[-1], name, None, True, 3, True]]]
-    backbone += [[0, 1, "Index", [channels, tap + 1]] for channels, tap in zip(taps, TAPS, strict=True)]
-    shift = TAPS[-1] - len(TAPS)
-    rows = {-1: -1, **{tap: i for i, tap in enumerate(TAPS, start=1)}}
+    config, taps = model_config(f"yolov8-{architecture.variant}"), architecture.taps
+    channels = [config["backbone"][i][3][0] for i in taps]
+    # TorchVision has the paper's only, but timm's takes its place for the others.
+    name = f"efficientnet_{architecture.variant.removeprefix('eff') if architecture.family is B else 'b0'}"
+    backbone = [[-1, 1, "TorchVision", [channels[-1], name, None, True, 3, True]]]
+    backbone += [[0, 1, "Index", [c, tap + 1]] for c, tap in zip(channels, taps, strict=True)]
+    shift = taps[-1] - len(taps)
+    rows = {-1: -1, **{tap: i for i, tap in enumerate(taps, start=1)}}
 
     def moved(f):
         return [moved(i) for i in f] if isinstance(f, list) else rows.get(f, f - shift)
 
-    rest = [[moved(f), *row] for f, *row in config["backbone"][TAPS[-1] + 1 :]]
+    rest = [[moved(f), *row] for f, *row in config["backbone"][taps[-1] + 1 :]]
     head = [[moved(f), *row] for f, *row in config["head"]]
-    return {**config, "backbone": backbone + rest, "head": head}
+    return {**config, "backbone": backbone + rest, "head": head, "drop_path": 0.0}
 
 
 def build(name: str) -> DetectionModel:
@@ -53,15 +61,20 @@ def build(name: str) -> DetectionModel:
     peer, _, variant = name.partition("-")
     if peer not in _PEERS:
         return YOLO(f"{name}.yaml").model
-    model = DetectionModel(_peer_config(variant), verbose=False)
-    if peer == "timm":
-        row = model.model[0]
-        features = timm.create_model(f"tf_efficientnet_{variant}", features_only=True, pretrained=False)
-        for attribute in ("i", "f", "type", "np"):
-            setattr(features, attribute, getattr(row, attribute))
-        model.model[0] = features
-        for i in range(1, 1 + len(TAPS)):
-            model.model[i].index = i + 1
+    architecture = _VARIANTS[variant]
+    if peer == "torchvision":
+        return DetectionModel(_peer_config(architecture), verbose=False)
+    model = YOLO(f"yolov8-{architecture.variant}.yaml").model
+    if isinstance(architecture, EfficientNet):
+        rows, saved = parse_model(_peer_config(architecture), 3, verbose=False)
+        for i in range(1, 1 + len(architecture.taps)):
+            rows[i].index = i + 1
+        rows[-1].stride = model.stride
+        model.model, model.save = rows, saved
+    features = timm.create_model(architecture.timm_name, features_only=True, pretrained=False)
+    for attribute in ("i", "f", "type", "np"):
+        setattr(features, attribute, getattr(model.model[0], attribute))
+    model.model[0] = features
     return model
 
 
@@ -142,14 +155,25 @@ def parse_device(text: str) -> torch.device:
 class _Inference:
     """A model in a runtime, as `yolo predict` runs it."""
 
-    def __init__(self, model: DetectionModel, name: str, runtime: str, folder: Path, shape: tuple, device, half: bool):
+    def __init__(
+        self,
+        model: DetectionModel,
+        name: str,
+        runtime: str,
+        folder: Path,
+        shape: tuple,
+        device: torch.device,
+        half: bool,
+        data: str | None,
+    ):
         source = model.eval()
         if runtime != "pytorch":
             exporter = YOLO("yolov8n.yaml")
             model.args, model.task, model.pt_path = exporter.model.args, "detect", str(folder / f"{name}.pt")
             exporter.model = model
-            options = {"half": True} if half else {}
-            source = exporter.export(format=runtime, imgsz=shape[-1], batch=shape[0], device=str(device), **options)
+            name, _, precision = runtime.partition("-")
+            options = {"int8": True, "data": data} if precision == INT8 else {"half": True} if half else {}
+            source = exporter.export(format=name, imgsz=shape[-1], batch=shape[0], device=str(device), **options)
         self.backend = AutoBackend(source, device=device, fp16=half, verbose=False)
         self.x = torch.rand(shape, device=device, dtype=torch.float16 if self.backend.fp16 else torch.float32)
         if runtime == "pytorch":
@@ -193,23 +217,32 @@ class _Training:
 
 
 def _reference(name: str, models: list[str]) -> str:
-    variant = name.rpartition("-")[2].removeprefix("eff")
+    variant = name.partition("-")[2].partition("-")[0].removeprefix("eff")
     return next((peer for peer in (f"{p}-{variant}" for p in _PEERS) if peer in models), models[0])
 
 
 def measure(
-    models: list[str], runtime: str, imgsz: int, batch: int, device: torch.device, repeats: int = 10, half: bool = False
+    models: list[str],
+    runtime: str,
+    imgsz: int,
+    batch: int,
+    device: torch.device,
+    repeats: int = 10,
+    half: bool = False,
+    data: str | None = None,
 ) -> list[Measurement]:
     """Time `models` by turns, and return one row for each.
 
     Args:
         models (list[str]): Names of `MODELS`.
-        runtime (str): `pytorch`, `train`, or an export format of Ultralytics such as `onnx`, `openvino`, `engine`.
+        runtime (str): `pytorch`, `train`, or an export format of Ultralytics such as `onnx`, `openvino`, `engine`, with
+            `-int8` after it for int8.
         imgsz (int): Height and width of the images, a multiple of 32.
         batch (int): Images at once.
         device (torch.device): Where to run.
         repeats (int): Turns of each model: a call to warm up and two that are timed.
         half (bool): Infer in float16, where the runtime can.
+        data (str | None): Data set that calibrates int8.
     """
     shape = (batch, 3, imgsz, imgsz)
     calls, sizes, threads = {}, {}, torch.get_num_threads()
@@ -220,7 +253,7 @@ def measure(
             if runtime == TRAIN:
                 calls[name] = _Training(model, shape, device)
             else:
-                calls[name] = _Inference(model, name, runtime, Path(folder), shape, device, half)
+                calls[name] = _Inference(model, name, runtime, Path(folder), shape, device, half, data)
         torch.set_num_threads(threads)  # an export leaves another number
         times = {name: [] for name in models}
         for _ in TQDM(range(repeats), desc=f"{runtime} {imgsz} px, batch {batch}"):
@@ -249,10 +282,16 @@ def measure(
 
 
 def _family(name: str) -> str:
-    if name in model_names():
-        return "yolo_effnet Lite" if "lite" in name else "yolo_effnet"
-    peer, _, variant = name.partition("-")
-    return f"{peer} with the same neck" if variant else "YOLOv8"
+    model = parse_name(name)
+    if model is None:
+        peer, _, variant = name.partition("-")
+        return f"{peer} with the same neck" if variant else "YOLOv8"
+    architecture = model.architecture
+    if isinstance(architecture, EfficientNet):
+        family = architecture.family.title + "-Lite" * architecture.family.lite
+    else:
+        family = architecture.title.rpartition("-")[0]
+    return f"yolo_effnet {family}" + ", light neck" * bool(model.neck)
 
 
 def plot(rows: list[Measurement], x: str, file: Path) -> None:
@@ -280,6 +319,7 @@ def run(
     device: str,
     repeats: int,
     half: bool,
+    data: str | None,
     output: Path,
 ) -> list[Measurement]:
     """Measure every combination, print a table, and write `benchmark.csv` and two plots into the folder `output`.
@@ -295,13 +335,15 @@ def run(
     for name, value in [("repeats", repeats), *(("batch", images) for images in batch)]:
         if value < 1:
             raise ValueError(f"{name} must be an integer >= 1, got {value}")
+    if not data and (quantised := [runtime for runtime in runtimes if runtime.endswith(f"-{INT8}")]):
+        raise ValueError(f"{quantised[0]} needs a data set to calibrate on, --data coco8.yaml for example")
     device = parse_device(device)
     rows = [
         row
         for runtime in runtimes
         for size in imgsz
         for images in batch
-        for row in measure(models, runtime, size, images, device, repeats, half)
+        for row in measure(models, runtime, size, images, device, repeats, half, data)
     ]
     output.mkdir(parents=True, exist_ok=True)
     with open(output / "benchmark.csv", "w", newline="", encoding="utf-8") as file:
@@ -311,10 +353,11 @@ def run(
     for x in ("parameters", "gflops"):
         plot(rows, x, output / f"{x}.png")
     print(f"{rows[0].device}, {rows[0].threads} threads, {rows[0].versions}, medians of {2 * repeats} calls")
-    print(f"{'model':<16}{'runtime':<13}{'px':>5}{'batch':>6}{'params':>9}{'GFLOPs':>8}{'ms':>10}{'MB':>8}  ratio")
+    width = max(len(row.model) for row in rows) + 2
+    print(f"{'model':<{width}}{'runtime':<14}{'px':>5}{'batch':>6}{'params':>9}{'GFLOPs':>8}{'ms':>10}{'MB':>8}  ratio")
     for row in rows:
         print(
-            f"{row.model:<16}{row.runtime:<13}{row.imgsz:>5}{row.batch:>6}{row.parameters / 1e6:>8.1f}M"
+            f"{row.model:<{width}}{row.runtime:<14}{row.imgsz:>5}{row.batch:>6}{row.parameters / 1e6:>8.1f}M"
             f"{row.gflops:>8.1f}{row.milliseconds:>10.1f}{row.megabytes:>8.1f}  {row.ratio:.2f} x {row.reference}"
         )
     print(f"written to {output}: benchmark.csv, parameters.png, gflops.png")

@@ -1,124 +1,26 @@
 """EfficientNet blocks built from Ultralytics' `Conv`, so that `model.fuse()` folds every BatchNorm."""
 
-import warnings
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from ultralytics.nn.modules import Classify, Conv
 
 from yolo_effnet import fast
-from yolo_effnet.checks import check_values, is_number
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-def _is_odd(size) -> int:
-    """Return 1 for an odd height or width, else 0; a symbolic size of an exported graph counts as even."""
-    if isinstance(size, torch.SymInt) and fast.is_exporting():
-        return 0  # Ultralytics only exports multiples of the stride, 32
-    if not torch.jit.is_tracing():
-        return size % 2
-    with warnings.catch_warnings():  # a traced size is a tensor, and reading it warns
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        return int(size) % 2
+from yolo_effnet.checks import check_values
+from yolo_effnet.layers import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ConvNormAct,
+    DropPath,
+    PixelNormalization,
+    StridedConv,
+    shrink,
+)
 
 
-def _memory_format(x: torch.Tensor) -> torch.memory_format:
-    """Return the layout of a `(B, C, H, W)` tensor that may be a view into a larger one."""
-    return torch.channels_last if x.stride(1) == 1 and x.shape[1] > 1 else torch.contiguous_format
-
-
-class ConvNormAct(Conv):
-    """Ultralytics' `Conv`, with less memory for its activation."""
-
-    def convolve(self, x: torch.Tensor) -> torch.Tensor:
-        """Convolve `(B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s))`."""
-        return fast.convolve(self.conv, x)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Apply convolution, BatchNorm and activation."""
-        return fast.norm_act(self.bn, self.act, self.convolve(x))
-
-    def forward_fuse(self, x: torch.Tensor) -> torch.Tensor:
-        """Apply convolution and activation, once `fuse()` has folded the BatchNorm."""
-        return fast.activate(self.act, self.convolve(x))
-
-
-class StridedConv(ConvNormAct):
-    """Convolution of stride 2 whose zero padding is TensorFlow's SAME or PyTorch's symmetric one.
-
-    SAME pads an even size with one pixel less at the top and left than symmetric padding does; weights that were
-    trained with one are only exact with the same. For odd sizes both are alike.
-    """
-
-    def __init__(self, c1: int, c2: int, k: int, g: int = 1, padding: str = "same"):
-        """Initialize the convolution, its BatchNorm and Ultralytics' default activation.
-
-        Args:
-            c1 (int): Input channels.
-            c2 (int): Output channels.
-            k (int): Kernel size, odd and >= 3 (a kernel of 1 has no padding to choose).
-            g (int): Groups.
-            padding (str): `same` or `symmetric`.
-        """
-        super().__init__(c1, c2, k, 2, g=g)
-        self.set_padding(padding)
-
-    def set_padding(self, padding: str) -> None:
-        """Switch to `same` or `symmetric` padding; the weights stay."""
-        self.padding = padding
-        size = self.conv.kernel_size[0] // 2
-        if padding == "same" and size:
-            size += 1  # see convolve
-        self.conv.padding = (size, size)
-
-    def convolve(self, x: torch.Tensor) -> torch.Tensor:
-        """Convolve `(B, c1, H, W) -> (B, c2, ceil(H/2), ceil(W/2))` with the chosen padding."""
-        size = self.conv.kernel_size[0] // 2
-        if self.padding == "symmetric" or not size:
-            return self.conv(x)
-        odd_h, odd_w = _is_odd(x.shape[-2]), _is_odd(x.shape[-1])
-        # An explicit Pad is what simplifiers and runtimes fold into the Conv, and of few channels it costs little.
-        few_channels = self.conv.in_channels < self.conv.out_channels
-        if fast.is_plain(self.conv) and (few_channels or fast.is_exporting()):
-            x = F.pad(x, (size - 1 + odd_w, size, size - 1 + odd_h, size))
-            return F.conv2d(x, self.conv.weight, self.conv.bias, 2, 0, 1, self.conv.groups)
-        if odd_h or odd_w:
-            x = F.pad(x, (odd_w, 0, odd_h, 0))
-        # One more pixel on every side, and the first output row and column dropped: SAME padding without a copy.
-        return self.conv(x)[..., 1:, 1:]
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Apply convolution, BatchNorm and activation."""
-        x = self.convolve(x)
-        # BatchNorm and its backward are far slower on a view than the copy is.
-        return fast.norm_act(self.bn, self.act, x.contiguous(memory_format=_memory_format(x)))
-
-
-def _per_channel(statistic: float | Sequence[float], channels: int, name: str) -> torch.Tensor:
-    """Spread pixel statistics of RGB, or one number, over `channels` as a `(1, channels, 1, 1)` tensor."""
-    values = [statistic] if is_number(statistic) else list(statistic) if isinstance(statistic, Sequence) else []
-    if not values or not all(map(is_number, values)) or (name == "std" and min(values) <= 0):
-        accepted = "a number or one number per channel" + (", above 0" if name == "std" else "")
-        raise ValueError(f"EfficientNetStem: {name} must be {accepted}, got {statistic!r}")
-    if channels != len(values):
-        values = [sum(values) / len(values)] * channels  # as timm does
-    return torch.tensor(values).view(1, channels, 1, 1)
-
-
-class EfficientNetStem(StridedConv):
+class EfficientNetStem(PixelNormalization, StridedConv):
     """First layer of EfficientNet: pixel normalisation, then a strided 3x3 convolution.
-
-    Ultralytics only divides pixels by 255, but the ImageNet weights expect normalised ones. The statistics are
-    buffers, so they travel in every checkpoint.
-
-    Attributes:
-        mean (torch.Tensor): Pixel mean, `(1, c1, 1, 1)`, in units of [0, 1] pixels.
-        std (torch.Tensor): Pixel standard deviation, `(1, c1, 1, 1)`, likewise.
-        loaded (bool): Whether its weights came from a state dict, so that they are not the random initial ones.
 
     References:
         EfficientNet, https://arxiv.org/abs/1905.11946, Table 1, stage 1.
@@ -151,26 +53,11 @@ class EfficientNetStem(StridedConv):
         if s != 2:
             raise ValueError(f"EfficientNetStem: s must be 2, got {s!r}")
         super().__init__(c1, c2, k)
-        self.register_buffer("mean", _per_channel(mean, c1, "mean"))
-        self.register_buffer("std", _per_channel(std, c1, "std"))
-        self.loaded = False
-
-    def set_statistics(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
-        """Normalise pixels with `mean` and `std` from now on; both as in the constructor."""
-        self.mean.copy_(_per_channel(mean, self.mean.shape[1], "mean"))
-        self.std.copy_(_per_channel(std, self.std.shape[1], "std"))
-
-    def _load_from_state_dict(self, state_dict, prefix, *args):
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        self.loaded = self.loaded or f"{prefix}conv.weight" in state_dict
+        self._register_statistics(c1, mean, std)
 
     def convolve(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise pixels, then convolve: `(B, c1, H, W) -> (B, c2, ceil(H/2), ceil(W/2))`."""
-        if x.device.type == "cpu" and not fast.is_exporting():
-            # PyTorch's CPU depthwise convolutions are several times faster in this layout, and it flows on from here.
-            x = x.contiguous(memory_format=torch.channels_last)
-            return super().convolve(torch.addcmul(-self.mean / self.std, x, 1 / self.std))  # one pass, not two
-        return super().convolve((x - self.mean) / self.std)
+        return super().convolve(self.normalize(x))
 
 
 class SqueezeExcite(nn.Module):
@@ -210,42 +97,6 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return `x`, `(B, c1, H, W)`, with every channel weighed."""
         return x * self.gate(x)
-
-
-def _set_initial_scale(block: nn.Module) -> None:
-    """Shrink the random weights of a block that would learn too slowly from scratch.
-
-    BatchNorm makes their scale irrelevant to what they compute, but Adam moves every weight by its learning rate
-    whatever its size: few inputs give expansion and depthwise convolutions large initial weights, which then hardly
-    turn. A third of them is the scale of the dense 3x3 convolutions that Ultralytics' recipes are made for.
-    """
-    with torch.no_grad():
-        for layer in (block.expand, block.depthwise):
-            if isinstance(layer, ConvNormAct):
-                layer.conv.weight /= 3
-
-
-class DropPath(nn.Module):
-    """Sum of a residual block, whose branch is left out for random images in training.
-
-    Attributes:
-        p (float): Probability in [0, 1) to leave the branch out; what stays is divided by `1 - p`.
-
-    References:
-        Deep Networks with Stochastic Depth, https://arxiv.org/abs/1603.09382.
-    """
-
-    def __init__(self, p: float = 0.0):
-        """Initialize with probability `p`."""
-        super().__init__()
-        self.p = p
-
-    def forward(self, x: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
-        """Add `branch` to `x`, both `(B, C, H, W)`."""
-        if not (self.training and self.p):
-            return x + branch
-        keep = x.new_empty((len(x), 1, 1, 1)).bernoulli_(1 - self.p).div_(1 - self.p)
-        return torch.addcmul(x, branch, keep)
 
 
 class MBConv(nn.Module):
@@ -291,7 +142,9 @@ class MBConv(nn.Module):
         self.depthwise = depthwise(expanded, expanded, k, g=expanded)
         self.se = SqueezeExcite(expanded, expanded, se_ratio * c1 / expanded) if se_ratio else nn.Identity()
         self.project = ConvNormAct(expanded, c2, 1, act=False)
-        _set_initial_scale(self)
+        for layer in (self.expand, self.depthwise):
+            if isinstance(layer, ConvNormAct):
+                shrink(layer.conv)
         self.drop_path = DropPath(drop_path) if s == 1 and c1 == c2 else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -302,12 +155,67 @@ class MBConv(nn.Module):
         return y if self.drop_path is None else self.drop_path(x, y)
 
 
+class FusedMBConv(nn.Module):
+    """MBConv whose expansion and depthwise convolution are one dense convolution: faster where channels are few.
+
+    References:
+        EfficientNetV2, https://arxiv.org/abs/2104.00298, section 3.2 and Figure 2.
+    """
+
+    def __init__(
+        self,
+        c1: int,
+        c2: int,
+        k: int = 3,
+        s: int = 1,
+        expand_ratio: float = 4,
+        se_ratio: float = 0,
+        drop_path: float = 0.0,
+    ):
+        """Initialize the block.
+
+        Args:
+            c1 (int): Input channels.
+            c2 (int): Output channels.
+            k (int): Kernel size of the dense convolution, odd.
+            s (int): Its stride, 1 or 2.
+            expand_ratio (float): Its channels relative to `c1`; with 1 it is the only one and has an activation.
+            se_ratio (float): Squeezed channels relative to `c1`; 0 leaves out the gate.
+            drop_path (float): As in `MBConv`.
+
+        Raises:
+            ValueError: If a value is outside its range.
+        """
+        super().__init__()
+        check_values(
+            "FusedMBConv", c1=c1, c2=c2, k=k, s=s, expand_ratio=expand_ratio, se_ratio=se_ratio, drop_path=drop_path
+        )
+        expanded = round(c1 * expand_ratio)
+        single = expanded == c1
+        dense = _dense_conv(c1, c2 if single else expanded, k, s)
+        self.expand = nn.Identity() if single else dense
+        self.se = SqueezeExcite(expanded, expanded, se_ratio * c1 / expanded) if se_ratio else nn.Identity()
+        self.project = dense if single else ConvNormAct(expanded, c2, 1, act=False)
+        self.drop_path = DropPath(drop_path) if s == 1 and c1 == c2 else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map `(B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s))`."""
+        y = self.project(self.se(self.expand(x)))
+        return y if self.drop_path is None else self.drop_path(x, y)
+
+
+def _dense_conv(c1: int, c2: int, k: int, s: int) -> ConvNormAct:
+    return StridedConv(c1, c2, k) if s == 2 else ConvNormAct(c1, c2, k)
+
+
 class EfficientNetStage(nn.Sequential):
     """Chain of MBConv blocks; the first one strides and changes the channels, the others keep both.
 
     References:
         EfficientNet, https://arxiv.org/abs/1905.11946, Table 1.
     """
+
+    block = MBConv
 
     def __init__(
         self, c1: int, c2: int, n: int = 1, k: int = 3, s: int = 1, expand_ratio: float = 6, se_ratio: float = 0.25
@@ -318,18 +226,35 @@ class EfficientNetStage(nn.Sequential):
             c1 (int): Input channels.
             c2 (int): Output channels.
             n (int): Number of blocks, the `repeats` of a model YAML.
-            k (int): Kernel size of the depthwise convolutions, odd.
+            k (int): Kernel size, odd.
             s (int): Stride of the first block, 1 or 2.
-            expand_ratio (float): As in `MBConv`.
-            se_ratio (float): As in `MBConv`.
+            expand_ratio (float): As in the block.
+            se_ratio (float): As in the block.
 
         Raises:
             ValueError: If a value is outside its range.
         """
-        check_values("EfficientNetStage", c1=c1, c2=c2, n=n, k=k, s=s, expand_ratio=expand_ratio, se_ratio=se_ratio)
+        owner = type(self).__name__
+        check_values(owner, c1=c1, c2=c2, n=n, k=k, s=s, expand_ratio=expand_ratio, se_ratio=se_ratio)
         super().__init__(
-            *(MBConv(c2 if i else c1, c2, k, 1 if i else s, expand_ratio, se_ratio) for i in range(n)),
+            *(self.block(c2 if i else c1, c2, k, 1 if i else s, expand_ratio, se_ratio) for i in range(n)),
         )
+
+
+class FusedStage(EfficientNetStage):
+    """Chain of FusedMBConv blocks; the first one strides and changes the channels, the others keep both.
+
+    References:
+        EfficientNetV2, https://arxiv.org/abs/2104.00298, Table 4.
+    """
+
+    block = FusedMBConv
+
+    def __init__(
+        self, c1: int, c2: int, n: int = 1, k: int = 3, s: int = 1, expand_ratio: float = 4, se_ratio: float = 0
+    ):
+        """Initialize the stage; arguments and errors as in `EfficientNetStage`."""
+        super().__init__(c1, c2, n, k, s, expand_ratio, se_ratio)
 
 
 class Classifier(Classify):
@@ -367,8 +292,10 @@ def set_bn_momentum(model: nn.Module, momentum: float = 0.1) -> None:
     a training from scratch that validation sees nothing for its first epochs.
     """
     for m in model.modules():
-        if isinstance(m, ConvNormAct) and hasattr(m, "bn"):
-            m.bn.momentum = momentum
+        if isinstance(m, ConvNormAct | PixelNormalization):
+            for norm in m.modules():
+                if isinstance(norm, nn.BatchNorm2d):
+                    norm.momentum = momentum
 
 
 def set_padding(model: nn.Module, padding: str) -> None:
@@ -384,15 +311,19 @@ def set_padding(model: nn.Module, padding: str) -> None:
 
 
 def set_drop_path(model: nn.Module, drop_path: float) -> None:
-    """Give the MBConv blocks of `model` drop-path rates that grow linearly from 0 towards `drop_path`.
+    """Give the blocks of the stages in `model` drop-path rates that grow linearly from 0 towards `drop_path`.
 
     Block `i` of all `n` blocks, counted after depth scaling, gets `drop_path * i / n`, as in the authors' code.
 
     Raises:
-        ValueError: If `drop_path` is not in [0, 1).
+        ValueError: If `drop_path` is not in [0, 1), or there is no block with one.
     """
     check_values("model", drop_path=drop_path)
-    blocks = [m for m in model.modules() if isinstance(m, MBConv)]
+    blocks = [m for m in model.modules() if isinstance(m, MBConv | FusedMBConv)]
+    if drop_path and not blocks:
+        raise ValueError(
+            f"model: drop_path {drop_path!r} has no block to act on; TimmBackbone takes it as its second argument"
+        )
     for i, block in enumerate(blocks):
         if block.drop_path is not None:
             block.drop_path.p = drop_path * i / len(blocks)
@@ -400,5 +331,16 @@ def set_drop_path(model: nn.Module, drop_path: float) -> None:
 
 # What ULTRALYTICS_SAFE_LOAD=1 may unpickle from a checkpoint.
 torch.serialization.add_safe_globals(
-    [EfficientNetStem, EfficientNetStage, MBConv, SqueezeExcite, Classifier, ConvNormAct, StridedConv, DropPath]
+    [
+        EfficientNetStem,
+        EfficientNetStage,
+        FusedStage,
+        MBConv,
+        FusedMBConv,
+        SqueezeExcite,
+        Classifier,
+        ConvNormAct,
+        StridedConv,
+        DropPath,
+    ]
 )

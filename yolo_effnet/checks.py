@@ -21,10 +21,14 @@ _ACCEPTED = {
     "n": (lambda v: _is_int(v) and v >= 1, "an integer >= 1"),
     "k": (lambda v: _is_int(v) and v >= 1 and v % 2 == 1, "an odd integer >= 1"),
     "s": (lambda v: _is_int(v) and v in (1, 2), "1 or 2"),
+    "g": (lambda v: v == 1, "1"),
     "expand_ratio": (lambda v: is_number(v) and v >= 1, "a number >= 1"),
     "se_ratio": (lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 (no squeeze-and-excite) to 1"),
     "drop_path": (lambda v: is_number(v) and 0 <= v < 1, "a number from 0 to below 1"),
     "dropout": (lambda v: is_number(v) and 0 <= v < 1, "a number from 0 to below 1"),
+    "width": (lambda v: is_number(v) and 0.25 <= v <= 5, "a number from 0.25 to 5"),
+    "depth": (lambda v: is_number(v) and 0.25 <= v <= 8, "a number from 0.25 to 8"),
+    "phi": (lambda v: is_number(v) and -4 <= v <= 10, "a number from -4 to 10"),
     "padding": (lambda v: v in PADDINGS, " or ".join(PADDINGS)),
 }
 

@@ -22,19 +22,48 @@ Ultralytics takes a model YAML, from any folder:
 """
 
 
-def _list(_args) -> None:
-    """Print a table of all models."""
-    print(f"{'model':<16}{'parameters':>12}{'GFLOPs@640':>12}  {'neck P3/P4/P5':<16}default ImageNet weights")
+# Suffix of a model's name by Ultralytics' name of the task.
+_SUFFIXES = {"detect": "", "segment": "-seg", "pose": "-pose", "obb": "-obb", "classify": names.CLASSIFICATION}
+
+
+def _list(args) -> None:
+    """Print a table of all models, or of those of timm that a `TimmBackbone` row takes."""
+    if args.timm:
+        _list_timm(args.timm)
+        return
+    width = max(map(len, names.model_names())) + 2
+    print(f"{'model':<{width}}{'parameters':>12}{'GFLOPs@640':>12}  {'neck P3/P4/P5':<16}default ImageNet weights")
     for name, architecture in zip(names.model_names(), ARCHITECTURES.values(), strict=True):
         neck = "/".join(map(str, architecture.neck_channels))
-        print(f"{name:<16}{architecture.parameters / 1e6:>11.1f}M{architecture.gflops:>12.1f}  {neck:<16}", end="")
-        print(architecture.weights)
+        print(f"{name:<{width}}{architecture.parameters / 1e6:>11.1f}M{architecture.gflops:>12.1f}  {neck:<16}", end="")
+        print(architecture.weights or "none")
     print(f"\nNames in full: {names.GRAMMAR}.")
 
 
+def _list_timm(pattern: str) -> None:
+    import timm
+
+    from yolo_effnet.timm_backbone import STRIDES, feature_maps, fitting_models
+
+    print(f"{'TimmBackbone':<44}{'Index of P3, P4, P5':<34}default weights")
+    for name in fitting_models(pattern):
+        maps = {m.stride: f"[{m.channels}, {m.index}]" for m in feature_maps(name)}
+        config = timm.get_pretrained_cfg(name)
+        weights = f"{name}.{config.tag}" if config and config.has_weights and config.tag else "none"
+        print(f"{name:<44}{' '.join(maps[stride] for stride in STRIDES):<34}{weights}", flush=True)
+
+
 def _yaml(args) -> None:
-    """Print the YAML of one model."""
-    print(configs.model_yaml(args.name), end="")
+    """Print the YAML of one model, or of one of a scale of one's own."""
+    own = (args.width, args.depth, args.phi)
+    if args.name and (own != (None, None, None) or args.task):
+        raise ValueError(f"give either a name or a scale and a task, got '{args.name}' and more")
+    if args.name:
+        print(configs.model_yaml(args.name), end="")
+    elif own == (None, None, None):
+        raise ValueError("give the name of a model of `yolo-effnet list`, or --width and --depth, or --phi")
+    else:
+        print(configs.scaled_yaml(_SUFFIXES[args.task or "detect"], *own), end="")
 
 
 def _weights(args) -> None:
@@ -57,7 +86,7 @@ def _benchmark(args) -> None:
     """Measure our models beside their peers, and what binds them."""
     from yolo_effnet import benchmark
 
-    models = args.models or benchmark.MODELS
+    models = args.models or benchmark.DEFAULT
     options = {name: value for name, value in vars(args).items() if name not in ("run", "models", "profile")}
     benchmark.run(models=models, **options)
     if args.profile:
@@ -106,24 +135,40 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=yolo_effnet.__version__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    _command(commands, "list", _list, "list the models with parameters, GFLOPs, neck widths and default weights")
+    command = _command(commands, "list", _list, "list the models with parameters, GFLOPs, neck widths, default weights")
+    command.add_argument(
+        "--timm", nargs="?", const="*", metavar="PATTERN",
+        help="list the models of timm that a TimmBackbone row takes instead, all (which takes minutes) or of a pattern",
+    )  # fmt: skip
     command = _command(commands, "yaml", _yaml, "print the YAML of a model, to edit and to train from")
-    command.add_argument("name", metavar="NAME", help="a model of `yolo-effnet list`, such as yolov8-effb0")
+    command.add_argument("name", nargs="?", metavar="NAME", help="a model of `yolo-effnet list`, such as yolov8-effb0")
+    command.add_argument("--width", type=float, help="in place of a name: channels relative to B0, 0.25 to 5")
+    command.add_argument("--depth", type=float, help="in place of a name: blocks relative to B0, 0.25 to 8")
+    command.add_argument("--phi", type=float, help="in place of both: the paper's compound coefficient, -4 to 10")
+    command.add_argument("--task", choices=_SUFFIXES, help="what a model of one's own scale is for (default: detect)")
     command = _command(commands, "weights", _weights, "write a checkpoint of a model with ImageNet weights inside")
     command.add_argument("name", metavar="NAME", help="a model of `yolo-effnet list`, such as yolov8-effb0")
     command.add_argument("-o", "--output", required=True, metavar="FILE.pt", help="the checkpoint to write")
     command.add_argument("--weights", metavar="TAG", help="full timm tag (default: that of the model)")
     command.add_argument("--file", help="state dict in .safetensors or .pth that stands in for the download")
     command = _command(commands, "benchmark", _benchmark, "time models beside yolov8, torchvision and timm peers")
-    command.add_argument("--models", nargs="+", default=[], metavar="NAME", help="models to time (default: all)")
+    command.add_argument(
+        "--models",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="models to time (default: B0 to B7, their peers and yolov8)",
+    )
     command.add_argument(
         "--runtimes", nargs="+", default=["pytorch"], metavar="NAME",
-        help="pytorch, train (a training step), or formats of yolo export: onnx, openvino, engine (default: pytorch)",
+        help="pytorch, train (a training step), or formats of yolo export: onnx, openvino, engine, openvino-int8 "
+        "(default: pytorch)",
     )  # fmt: skip
     command.add_argument("--imgsz", nargs="+", type=int, default=[640], help="image sizes (default: 640)")
     command.add_argument("--batch", nargs="+", type=int, default=[1], help="batch sizes (default: 1)")
     command.add_argument("--device", default="cpu", help="cpu, mps, or the number of a GPU (default: cpu)")
     command.add_argument("--half", action="store_true", help="infer in float16")
+    command.add_argument("--data", metavar="YAML", help="data set that calibrates int8")
     command.add_argument(
         "--repeats", type=int, default=10, help="turns of each model, of two timed calls (default: 10)"
     )

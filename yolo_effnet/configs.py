@@ -2,34 +2,39 @@
 
 import itertools
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
 
-from yolo_effnet.architectures import Architecture
-from yolo_effnet.names import CLASSIFICATION, PYRAMIDS, SERIES, TASKS, Model, find_model, model_names
+from yolo_effnet.architectures import Architecture, EfficientNet, TimmNet
+from yolo_effnet.families import Stage
+from yolo_effnet.names import CLASSIFICATION, PYRAMIDS, SERIES, TASKS, Model, find_model
+from yolo_effnet.scaling import CLASSIFICATION_SIZE, DETECTION_SIZE, compound, scale, suggested_size
 
 _SIZES = {2: "xsmall", 3: "small", 4: "medium", 5: "large", 6: "xlarge"}
 
+# What `models/` holds: the models of the paper, and one of each further family.
+_FAMILIES = ("efflite0", "effv2s", "ghostnet_100", "mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_large_100")
+_EXAMPLES = (*(f"effb{i}" for i in range(8)), *_FAMILIES)
 _CLASSES = {"-pose": 1, CLASSIFICATION: 1000}
 _LITE = "https://blog.tensorflow.org/2020/03/higher-accuracy-on-vision-models-with-efficientnet-lite.html"
 _END2END = "end2end: True # whether to use end-to-end mode\nreg_max: 1 # DFL bins\n"
 _RELU6 = "activation: torch.nn.ReLU6() # of backbone, neck and head\n"
 _KEYPOINTS = "kpt_shape: [17, 3] # number of keypoints, number of dims (2 for x,y or 3 for x,y,visible)\n"
+_PADDING = "padding: same # of the backbone's strided convolutions: same (TensorFlow) or symmetric (PyTorch)\n"
 _TEMPLATE = """\
-# Ultralytics {series} {task} with an EfficientNet-{title} backbone{outputs}
-# Backbone: EfficientNet, Tan and Le 2019, https://arxiv.org/abs/1905.11946
+# Ultralytics {series} {task} with {article} {title} backbone{outputs}
+# Backbone: {paper}
 {notes}
 # Parameters
 nc: {nc} # number of classes
-{keys}drop_path: {drop_path} # stochastic depth of the backbone, growing linearly from 0 over its {blocks} blocks
-padding: same # of the backbone's strided convolutions: same (TensorFlow) or symmetric (PyTorch)
-weights: {weights} # timm tag of the ImageNet weights that training starts from; empty for none
+{keys}weights:{weights} # timm tag of the ImageNet weights that training starts from; empty for none
 weights_file: # .safetensors or .pth file that stands in for their download
 
 backbone:
   # [from, repeats, module, args]
-  # EfficientNetStem: [c2, kernel, stride], EfficientNetStage: [c2, kernel, stride, expand_ratio{se}]
+{rows}
 {backbone}
 head:
   # [from, repeats, module, args]
@@ -57,16 +62,35 @@ class _Rows:
         return text
 
 
-def _add_backbone(rows: _Rows, architecture: Architecture) -> dict[int, int]:
+def _stage_args(stage: Stage) -> tuple[str, str]:
+    """Return module and arguments of a stage's row."""
+    args = f"{stage.channels}, {stage.kernel}, {stage.stride}, {stage.expand_ratio}"
+    if stage.fused:
+        return "FusedStage", args
+    return "EfficientNetStage", args + ("" if stage.se_ratio else ", 0")
+
+
+def _add_stages(rows: _Rows, architecture: EfficientNet) -> dict[int, int]:
     """Add stem and stages; return the row at which each level of the pyramid ends."""
     level = 1
     ends = {level: rows.add(f"[-1, 1, EfficientNetStem, [{architecture.stem_channels}, 3, 2]]", "{i}-P1/2")}
-    for kernel, stride, expand_ratio, channels, repeats in architecture.stages:
-        level += stride == 2
-        label = f"{{i}}-P{level}/{2**level}" if stride == 2 else "{i}"
-        args = f"{channels}, {kernel}, {stride}, {expand_ratio}{', 0' * architecture.lite}"
-        ends[level] = rows.add(f"[-1, {repeats}, EfficientNetStage, [{args}]]", label)
+    for stage in architecture.stages:
+        level += stage.stride == 2
+        label = f"{{i}}-P{level}/{2**level}" if stage.stride == 2 else "{i}"
+        module, args = _stage_args(stage)
+        ends[level] = rows.add(f"[-1, {stage.repeats}, {module}, [{args}]]", label)
     return ends
+
+
+def _add_timm_net(rows: _Rows, architecture: TimmNet, levels: range) -> dict[int, int]:
+    """Add the row of timm's backbone and one for each level that is taken from it, and return these."""
+    rows.add(f"[-1, 1, TimmBackbone, [{architecture.timm_name}]]", "{i}")
+    # The maps are those of P1/2 to P5/32; P5 stands last, where the neck goes on.
+    channels = dict(zip(range(2, 6), architecture.channels, strict=True))
+    return {
+        level: rows.add(f"[0, 1, Index, [{channels[level]}, {level - 1}]]", f"{{i}}-P{level}/{2**level}")
+        for level in levels
+    }
 
 
 def _widths(model: Model) -> dict[int, int]:
@@ -84,19 +108,20 @@ def _add_neck_and_head(rows: _Rows, model: Model, ends: dict[int, int]) -> str:
     """Add SPPF, PAN neck and head; return the text of the rows that Ultralytics counts to the backbone."""
     widths, levels, v8 = _widths(model), PYRAMIDS[model.pyramid], model.series == "yolov8"
     n = model.architecture.neck_repeats if v8 else max(1, round(model.architecture.neck_repeats * 2 / 3))
+    conv, block = ("SeparableConv", "C2fSeparable") if model.neck else ("Conv", "C2f" if v8 else "C3k2")
 
     def add_block(level: int, label: str) -> int:
         if v8:
-            return rows.add(f"[-1, {n}, C2f, [{widths[level]}]]", label)
+            return rows.add(f"[-1, {n}, {block}, [{widths[level]}]]", label)
         attention = label and level == levels[-1]  # on the way up, as in YOLO26
         return rows.add(
-            f"[-1, {1 if attention else n}, C3k2, [{widths[level]}, True{', 0.5, True' * attention}]]", label
+            f"[-1, {1 if attention else n}, {block}, [{widths[level]}, True{', 0.5, True' * attention}]]", label
         )
 
     top = widths[levels[-1]]
     if model.pyramid == "-p6":
-        rows.add(f"[-1, 1, Conv, [{top}, 3, 2]]", "{i}-P6/64")
-        rows.add(f"[-1, {n}, {'C2f' if v8 else 'C3k2'}, [{top}, True]]")
+        rows.add(f"[-1, 1, {conv}, [{top}, 3, 2]]", "{i}-P6/64")
+        rows.add(f"[-1, {n}, {block}, [{top}, True]]")
     if v8:
         inner = {levels[-1]: rows.add(f"[-1, 1, SPPF, [{top}, 5]]", "{i}")}
     else:
@@ -112,7 +137,7 @@ def _add_neck_and_head(rows: _Rows, model: Model, ends: dict[int, int]) -> str:
         rows.end_paragraph()
     outputs = [inner[levels[0]]]
     for below, level in itertools.pairwise(levels):
-        rows.add(f"[-1, 1, Conv, [{widths[below]}, 3, 2]]")
+        rows.add(f"[-1, 1, {conv}, [{widths[below]}, 3, 2]]")
         rows.add(f"[[-1, {inner[level]}], 1, Concat, [1]]", f"cat head P{level}")
         outputs.append(add_block(level, f"{{i}} (P{level}/{2**level}-{_SIZES[level]})"))
         rows.end_paragraph()
@@ -121,6 +146,79 @@ def _add_neck_and_head(rows: _Rows, model: Model, ends: dict[int, int]) -> str:
     args = args.format(p3=widths[3])
     rows.add(f"[{outputs}, 1, {module}, [{args}]]", f"{module}({', '.join(f'P{level}' for level in levels)})")
     return backbone
+
+
+def _backbone_keys(model: Model) -> str:
+    """Return the top-level keys that belong to the backbone."""
+    architecture = model.architecture
+    if isinstance(architecture, TimmNet):
+        return ""  # its name decides about padding, its row about stochastic depth
+    # The authors' rate for a classifier of any size.
+    rate = 0.2 if model.task == CLASSIFICATION else architecture.drop_path
+    blocks = sum(stage.repeats for stage in architecture.stages)
+    drop_path = (
+        f"drop_path: {rate} # stochastic depth of the backbone, growing linearly from 0 over its {blocks} blocks\n"
+    )
+    return _RELU6 * architecture.family.lite + drop_path + _PADDING
+
+
+def _row_comment(architecture: Architecture) -> str:
+    """Return what the arguments of the backbone's rows are."""
+    if isinstance(architecture, TimmNet):
+        return "  # TimmBackbone: [name of timm's model], Index: [channels, index of the feature map]"
+    usage = {}
+    for stage in architecture.stages:
+        module, args = _stage_args(stage)
+        usage[module] = "[c2, kernel, stride, expand_ratio" + (", se_ratio]" if args.count(",") == 4 else "]")
+    modules = ", ".join(usage) + ": " + usage["EfficientNetStage"]
+    return f"  # EfficientNetStem: [c2, kernel, stride], {modules}"
+
+
+def render(model: Model, notes: Iterable[str] = ()) -> str:
+    """Return the YAML text of a model.
+
+    Args:
+        model (Model): What to write.
+        notes (Iterable[str]): Further lines of its header.
+    """
+    architecture, rows = model.architecture, _Rows()
+    levels = PYRAMIDS[model.pyramid]
+    if isinstance(architecture, TimmNet):
+        ends = _add_timm_net(rows, architecture, range(levels[0], 6))
+    else:
+        ends = _add_stages(rows, architecture)
+    if model.task == CLASSIFICATION:
+        task, outputs = "image classification", ""
+        header = ["Head: EfficientNet's own, so that ImageNet weights cover the whole model"]
+        backbone = rows.take()
+        rows.add(f"[-1, 1, Classifier, [{architecture.head_channels}, nc, {architecture.dropout}]]", "{i}")
+    else:
+        task = TASKS[model.task][0]
+        outputs = f", P{levels[0]}/{2 ** levels[0]} - P{levels[-1]}/{2 ** levels[-1]} outputs"
+        page = f"https://docs.ultralytics.com/models/{model.series}"
+        header = [f"Neck and head: {SERIES[model.series]}, {page}, neck widths scaled with the backbone"]
+        if model.neck:
+            header.append("Light neck: depthwise-separable convolutions for its dense 3x3 ones")
+        backbone = _add_neck_and_head(rows, model, ends)
+    if isinstance(architecture, EfficientNet) and architecture.family.lite:
+        header.append(f"Lite: no squeeze-and-excite, and ReLU6, for CPUs, NPUs and int8, {_LITE}")
+    return _TEMPLATE.format(
+        series=SERIES[model.series],
+        task=task,
+        article="an" if architecture.title.startswith("E") else "a",
+        title=architecture.title,
+        outputs=outputs,
+        paper=architecture.paper,
+        notes="".join(f"# {note}\n" for note in [*header, *notes]),
+        nc=_CLASSES.get(model.task, 80),
+        keys=(_END2END if model.series == "yolo26" else "")
+        + (_KEYPOINTS if model.task == "-pose" else "")
+        + _backbone_keys(model),
+        weights=f" {architecture.weights}".rstrip(),
+        rows=_row_comment(architecture),
+        backbone=backbone,
+        head=rows.take(),
+    )
 
 
 def model_yaml(name: str) -> str:
@@ -133,42 +231,10 @@ def model_yaml(name: str) -> str:
         ValueError: If there is no model of that name.
     """
     model = find_model(name)
-    architecture, rows = model.architecture, _Rows()
-    ends = _add_backbone(rows, architecture)
-    if model.task == CLASSIFICATION:
-        task, outputs = "image classification", ""
-        notes = ["Head: EfficientNet's own, so that ImageNet weights cover the whole model"]
-        backbone = rows.take()
-        rows.add(f"[-1, 1, Classifier, [{architecture.head_channels}, nc, {architecture.dropout}]]", "{i}")
-    else:
-        task, levels = TASKS[model.task][0], PYRAMIDS[model.pyramid]
-        outputs = f", P{levels[0]}/{2 ** levels[0]} - P{levels[-1]}/{2 ** levels[-1]} outputs"
-        page = f"https://docs.ultralytics.com/models/{model.series}"
-        notes = [f"Neck and head: {SERIES[model.series]}, {page}, neck widths scaled with the backbone"]
-        backbone = _add_neck_and_head(rows, model, ends)
-    if architecture.lite:
-        notes.append(f"Lite: no squeeze-and-excite, and ReLU6, for CPUs, NPUs and int8, {_LITE}")
-    if model.name in model_names():
-        millions, gflops = architecture.parameters / 1e6, architecture.gflops
-        notes.append(f"{millions:.1f}M parameters, {gflops:.1f} GFLOPs at 640 pixels with 80 classes")
-    return _TEMPLATE.format(
-        series=SERIES[model.series],
-        task=task,
-        title=architecture.title,
-        outputs=outputs,
-        notes="".join(f"# {note}\n" for note in notes),
-        nc=_CLASSES.get(model.task, 80),
-        se=", se_ratio" * architecture.lite,
-        keys=_RELU6 * architecture.lite
-        + (_END2END if model.series == "yolo26" else "")
-        + (_KEYPOINTS if model.task == "-pose" else ""),
-        # The authors' rate for a classifier of any size.
-        drop_path=0.2 if model.task == CLASSIFICATION else architecture.drop_path,
-        weights=architecture.weights,
-        blocks=sum(stage.repeats for stage in architecture.stages),
-        backbone=backbone,
-        head=rows.take(),
-    )
+    if model.series != "yolov8" or model.suffix:
+        return render(model)
+    millions, gflops = model.architecture.parameters / 1e6, model.architecture.gflops
+    return render(model, [f"{millions:.1f}M parameters, {gflops:.1f} GFLOPs at 640 pixels with 80 classes"])
 
 
 def model_config(name: str) -> dict:
@@ -183,11 +249,34 @@ def model_config(name: str) -> dict:
     return yaml.safe_load(model_yaml(name))
 
 
+def scaled_yaml(task: str, width: float | None = None, depth: float | None = None, phi: float | None = None) -> str:
+    """Return the YAML text of a detection, segmentation, .. model whose EfficientNet is scaled by one's own rule.
+
+    Args:
+        task (str): Suffix of the task, as in the names of models.
+        width (float | None): Channels relative to B0; 1 by default.
+        depth (float | None): Blocks relative to B0; 1 by default.
+        phi (float | None): In place of both, the paper's compound coefficient.
+
+    Raises:
+        ValueError: If a value is outside its range, or `phi` is given beside another.
+    """
+    if phi is not None and (width, depth) != (None, None):
+        raise ValueError(f"give either phi or width and depth, got phi {phi}, width {width} and depth {depth}")
+    origin = "Scaled from EfficientNet-B0"
+    if phi is not None:
+        width, depth = compound(phi)
+        size = suggested_size(phi, CLASSIFICATION_SIZE if task == CLASSIFICATION else DETECTION_SIZE)
+        origin += f" by compound coefficient {phi}: suggested imgsz={size}"
+    width, depth = (1.0 if x is None else x for x in (width, depth))
+    return render(Model("yolov8", scale(width, depth), task), [origin])
+
+
 def write_models(folder: Path) -> None:
-    """Write the YAML of every detection model of the paper, and of the smallest of each further family."""
-    for model in map(find_model, model_names()):
-        if model.architecture.variant == "lite0" or not model.architecture.lite:
-            (folder / f"{model.name}.yaml").write_text(model_yaml(model.name), encoding="utf-8")
+    """Write the YAMLs that `models/` holds."""
+    for variant in _EXAMPLES:
+        name = f"yolov8-{variant}"
+        (folder / f"{name}.yaml").write_text(model_yaml(name), encoding="utf-8")
 
 
 if __name__ == "__main__":  # python -m yolo_effnet.configs models

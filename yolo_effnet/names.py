@@ -5,7 +5,7 @@ import itertools
 import re
 from dataclasses import dataclass
 
-from yolo_effnet.architectures import ARCHITECTURES, Architecture
+from yolo_effnet.architectures import ARCHITECTURES, Architecture, EfficientNet
 
 SERIES = {"yolov8": "YOLOv8", "yolo26": "YOLO26"}
 # Suffix of a name: what its YAML is for, head module of YOLOv8 (with 26 appended that of YOLO26) and its arguments.
@@ -16,6 +16,8 @@ TASKS = {
     "-obb": ("oriented object detection", "OBB", "nc, 1"),
 }
 PYRAMIDS = {"": (3, 4, 5), "-p2": (2, 3, 4, 5), "-p6": (3, 4, 5, 6)}
+LIGHT_NECK = "-dw"
+NECKS = ("", LIGHT_NECK)
 CLASSIFICATION = "-cls"
 
 
@@ -28,44 +30,66 @@ class Model:
         architecture (Architecture): The backbone, and the scale of the neck.
         task (str): Suffix of the name: "", `-seg`, `-pose`, `-obb` or `-cls`.
         pyramid (str): Suffix of the name: "", `-p2` or `-p6`.
+        neck (str): Suffix of the name: "" or `-dw`, for separable convolutions.
     """
 
     series: str
     architecture: Architecture
-    task: str
-    pyramid: str
+    task: str = ""
+    pyramid: str = ""
+    neck: str = ""
+
+    @property
+    def suffix(self) -> str:
+        """Return what the name has after series and backbone."""
+        return self.task + self.pyramid + self.neck
 
     @property
     def name(self) -> str:
         """Return the name, without `.yaml`."""
-        return f"{self.series}-eff{self.architecture.variant}{self.task}{self.pyramid}"
+        return f"{self.series}-{self.architecture.variant}{self.suffix}"
 
 
+_EFFICIENTNETS = [a for a in ARCHITECTURES.values() if isinstance(a, EfficientNet)]
+
+
+def _stem(architecture: Architecture) -> str:
+    """Return what the names of a family begin with."""
+    if isinstance(architecture, EfficientNet):
+        return architecture.family.prefix
+    return architecture.variant.rpartition("_")[0] + "_"
+
+
+_STEMS = {stem: [] for stem in map(_stem, ARCHITECTURES.values())}
+for _architecture in ARCHITECTURES.values():
+    _STEMS[_stem(_architecture)].append(_architecture.variant.removeprefix(_stem(_architecture)))
 _MODELS = {
     model.name: model
     for model in itertools.starmap(
         Model,
         [
-            *itertools.product(SERIES, ARCHITECTURES.values(), TASKS, PYRAMIDS),
-            *itertools.product(["yolov8"], ARCHITECTURES.values(), [CLASSIFICATION], [""]),
+            *itertools.product(["yolov8"], ARCHITECTURES.values(), TASKS, PYRAMIDS, NECKS),
+            *itertools.product(["yolo26"], ARCHITECTURES.values(), TASKS, PYRAMIDS),
+            *itertools.product(["yolov8"], _EFFICIENTNETS, [CLASSIFICATION]),
         ],
     )
 }
 GRAMMAR = (
-    f"yolov8-eff<{'|'.join(ARCHITECTURES)}>[{'|'.join(filter(None, TASKS))}][{'|'.join(filter(None, PYRAMIDS))}], "
-    f"the same with yolo26, and yolov8-eff<..>{CLASSIFICATION}"
+    f"{', '.join(f'yolov8-{stem}<{chr(124).join(names)}>' for stem, names in _STEMS.items())}, each with "
+    f"[{'|'.join(filter(None, TASKS))}][{'|'.join(filter(None, PYRAMIDS))}][{LIGHT_NECK}], the same as yolo26-<..> "
+    f"without {LIGHT_NECK}, and yolov8-eff<..>{CLASSIFICATION}"
 )
-_OURS = re.compile(rf"({'|'.join(SERIES)})-eff[^.]*(\.ya?ml)?")
+_OURS = re.compile(rf"({'|'.join(SERIES)})-({'|'.join(_STEMS)})[^.]*(\.ya?ml)?")
 
 
 def model_names(suffix: str = "", series: str = "yolov8") -> list[str]:
     """Return the names of the models of a kind, smallest first and without `.yaml`.
 
     Args:
-        suffix (str): Task and pyramid as in the names, such as "", `-seg`, `-p2`, `-pose-p6` or `-cls`.
+        suffix (str): Task, pyramid and neck as in the names, such as "", `-seg`, `-p2`, `-pose-p6-dw` or `-cls`.
         series (str): `yolov8` or `yolo26`.
     """
-    return [m.name for m in _MODELS.values() if (m.series, m.task + m.pyramid) == (series, suffix)]
+    return [m.name for m in _MODELS.values() if (m.series, m.suffix) == (series, suffix)]
 
 
 def parse_name(name: str) -> Model | None:

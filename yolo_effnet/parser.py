@@ -7,13 +7,15 @@ import inspect
 import re
 import sys
 import traceback
+from importlib import import_module
 from pathlib import Path
 
+import torch
 import ultralytics
 import ultralytics.nn.tasks  # not "from ultralytics.nn import tasks": it may still be importing
 from ultralytics.utils import LOGGER, callbacks
 
-from yolo_effnet import blocks, configs, names, weights
+from yolo_effnet import configs, names
 from yolo_effnet.checks import check_values
 
 tasks = sys.modules["ultralytics.nn.tasks"]
@@ -21,9 +23,43 @@ tasks = sys.modules["ultralytics.nn.tasks"]
 # 8.3.70 is the oldest release that the tests run (the lists of blocks are frozensets from about 8.3.60 on); the parser
 # of 9 is not known yet.
 SUPPORTED_ULTRALYTICS = ((8, 3, 70), (9,))
-# Nothing here looks into `blocks` or `weights` until it is called: the import of either may be what led here, through
-# Ultralytics, before it has defined anything.
-BLOCKS = ("EfficientNetStem", "EfficientNetStage", "MBConv", "SqueezeExcite", "Classifier")
+# Our blocks by the name of their rows, and the modules that define them.
+BLOCKS = {
+    "EfficientNetStem": "blocks",
+    "EfficientNetStage": "blocks",
+    "FusedStage": "blocks",
+    "MBConv": "blocks",
+    "FusedMBConv": "blocks",
+    "SqueezeExcite": "blocks",
+    "Classifier": "blocks",
+    "TimmBackbone": "timm_backbone",
+    "SeparableConv": "neck",
+    "C2fSeparable": "neck",
+}
+_WITH_REPEATS = ("EfficientNetStage", "FusedStage", "C2fSeparable")
+_CHAINS = {"MBConv": "EfficientNetStage", "FusedMBConv": "FusedStage"}
+_SINGLE = ("EfficientNetStem", "Classifier", "TimmBackbone", "SeparableConv")
+
+
+def _ours(module: str):
+    """Return a module of ours that builds on Ultralytics; this module imports none of them as it begins."""
+    return import_module(f"yolo_effnet.{module}")
+
+
+def _import_blocks() -> None:
+    """Import all blocks, which lets ULTRALYTICS_SAFE_LOAD=1 unpickle them."""
+    for module in set(BLOCKS.values()):
+        try:
+            _ours(module)
+        except ImportError as error:
+            # The import of one of them may be what led here, through Ultralytics, before it has defined anything.
+            if "partially initialized" not in str(error):
+                raise
+
+
+def block(name: str) -> type:
+    """Return the class of a block by the name of its rows."""
+    return getattr(_ours(BLOCKS[name]), name)
 
 
 def _widened_frozenset(items=()):
@@ -37,8 +73,7 @@ def _widened_frozenset(items=()):
     result = builtins.frozenset(items)
     if tasks.C2f not in result:
         return result
-    known = BLOCKS if tasks.Conv in result else ["EfficientNetStage"]
-    return result.union(getattr(blocks, name) for name in known)
+    return result.union(map(block, BLOCKS if tasks.Conv in result else _WITH_REPEATS))
 
 
 def _failing_row(error: BaseException) -> int | None:
@@ -60,25 +95,43 @@ def _check_row(index: int, row) -> list:
         raise _row_error(index, row, f"repeats must be an integer >= 1, got {n!r}")
     if not isinstance(args, list):
         raise _row_error(index, row, f"args must be a list, got {args!r}")
-    if args and not isinstance(args[0], str):  # Ultralytics rounds, so that a wrong value would pass
-        try:
-            check_values(name, c2=args[0])
-        except ValueError as error:
-            raise _row_error(index, row, str(error)) from None
-    if n > 1 and name == "MBConv":  # Ultralytics would repeat the first block, with its stride and channels
-        name = "EfficientNetStage"
-    elif n > 1 and name in ("EfficientNetStem", "Classifier"):
+    if n > 1 and name in _SINGLE:
         raise _row_error(index, row, f"the repeats of {name} must be 1, got {n}")
+    try:
+        if name == "TimmBackbone":
+            if not (args and isinstance(args[0], str)):
+                raise ValueError(f"the first argument must be the name of a timm model, got {args}")
+            # Ultralytics asks for output channels first; those of `Index` rows are what counts.
+            return [f, n, name, [_ours("timm_backbone").feature_maps(args[0])[-1].channels, *args]]
+        if args and not isinstance(args[0], str):  # Ultralytics rounds, so that a wrong value would pass
+            check_values(name, c2=args[0])
+    except ValueError as error:
+        raise _row_error(index, row, str(error)) from None
+    if n > 1:  # Ultralytics would repeat the first block, with its stride and channels
+        name = _CHAINS.get(name, name)
     return [f, n, name, args]
+
+
+def _check_index_row(index: int, row, maps: tuple) -> None:
+    """Check a row that takes the feature maps of a `TimmBackbone`.
+
+    Raises:
+        ValueError: If it is not an `Index` row with the channels of one of them.
+    """
+    known = ", ".join(f"[{m.channels}, {m.index}] at stride {m.stride}" for m in maps)
+    if row[2] != "Index":
+        raise _row_error(index, row, f"TimmBackbone gives several feature maps, which Index rows take: {known}")
+    args = row[3]
+    if args not in [[m.channels, m.index] for m in maps]:
+        raise _row_error(index, row, f"channels and index of TimmBackbone's feature maps are {known}; got {args}")
 
 
 def _row_error(index: int, row, why: str) -> ValueError:
     name = row[2] if len(row) == 4 else None
     usage = ""
     if name in BLOCKS:
-        parameters = [
-            p for p in inspect.signature(getattr(blocks, name)).parameters.values() if p.name not in ("c1", "n")
-        ]
+        hidden = ("c1", "n", "c2") if name == "TimmBackbone" else ("c1", "n")
+        parameters = [p for p in inspect.signature(block(name)).parameters.values() if p.name not in hidden]
         args = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default}" for p in parameters)
         usage = f"; a row is [from, repeats, {name}, [{args}]]"
     return ValueError(f"model YAML row {index} {row}: {why}{usage}")
@@ -86,14 +139,20 @@ def _row_error(index: int, row, why: str) -> ValueError:
 
 def _check_rows(d: dict) -> dict:
     """Return the model dict `d` with its rows of our blocks checked; other rows are left to Ultralytics."""
-    checked, index = dict(d), 0
+    checked, index, maps = dict(d), 0, {}
     for part in ("backbone", "head"):
         checked[part] = []
         for row in d[part]:
             ours = any(isinstance(item, str) and item in BLOCKS for item in row)
             if ours and (len(row) != 4 or row[2] not in BLOCKS):
                 raise _row_error(index, row, "a row must be [from, repeats, module, args]")
+            for f in row[0] if isinstance(row[0], list) else row[:1]:
+                source = index + f if isinstance(f, int) and f < 0 else f
+                if source in maps:
+                    _check_index_row(index, row, maps[source])
             checked[part].append(_check_row(index, row) if ours else row)
+            if row[2] == "TimmBackbone":
+                maps[index] = _ours("timm_backbone").feature_maps(row[3][0])
             index += 1
     return checked
 
@@ -106,7 +165,7 @@ def _wrap_parse_model(parse_model):
     def wrapper(d, ch, verbose=True):
         rows = [*d["backbone"], *d["head"]]
         d = _check_rows(d)
-        vars(tasks).update({name: getattr(blocks, name) for name in BLOCKS}, frozenset=_widened_frozenset)
+        vars(tasks).update({name: block(name) for name in BLOCKS}, frozenset=_widened_frozenset)
         activation = tasks.Conv.default_act
         try:
             model, save = parse_model(d, ch, verbose)
@@ -125,7 +184,9 @@ def _wrap_parse_model(parse_model):
             raise _row_error(index, row, why) from error
         finally:
             tasks.Conv.default_act = activation  # older releases leave the `activation:` of a model to all later ones
-        blocks.set_padding(model, d.get("padding", "same"))
+        blocks = _ours("blocks")
+        ours = [layer for layer in model if not isinstance(layer, block("TimmBackbone"))]  # which has its own
+        blocks.set_padding(torch.nn.ModuleList(ours), d.get("padding", "same"))
         blocks.set_drop_path(model, d.get("drop_path", 0.0))
         return model, save
 
@@ -160,7 +221,7 @@ def _wrap_initialize_weights(initialize_weights):
     @functools.wraps(initialize_weights)
     def wrapper(model):
         initialize_weights(model)
-        blocks.set_bn_momentum(model)
+        _ours("blocks").set_bn_momentum(model)
 
     return wrapper
 
@@ -178,11 +239,11 @@ def _replace(name: str, wrap) -> None:
 
 
 def _load_weights(trainer) -> None:
-    weights.load_as_training_starts(trainer)
+    _ours("weights").load_as_training_starts(trainer)
 
 
 def _repeat_warning(trainer) -> None:
-    weights.warn_as_training_ends(trainer)
+    _ours("weights").warn_as_training_ends(trainer)
 
 
 def supported_versions() -> str:
@@ -202,6 +263,7 @@ def register() -> None:
     _replace("parse_model", _wrap_parse_model)
     _replace("yaml_model_load", _wrap_yaml_model_load)
     _replace("initialize_weights", _wrap_initialize_weights)
+    _import_blocks()
     # Every trainer, also one in a process that Ultralytics starts for a further GPU, begins with these.
     for event, callback in (("on_pretrain_routine_end", _load_weights), ("on_train_end", _repeat_warning)):
         if callback not in callbacks.default_callbacks[event]:

@@ -1,15 +1,16 @@
-"""What timm knows of the ImageNet weights of EfficientNet, and their files."""
+"""What timm knows of the ImageNet weights of backbones, and their files."""
 
 import difflib
 import threading
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from yolo_effnet.architectures import ARCHITECTURES
+from yolo_effnet.architectures import ARCHITECTURES, EfficientNet
 
 _PROBE_SECONDS = 5  # for the first byte of a file, which huggingface_hub itself retries for a minute and more
 
@@ -37,6 +38,7 @@ class Pretraining:
         std (tuple[float, ...]): Pixel standard deviation, likewise.
         bn_eps (float): Epsilon of the BatchNorm layers.
         padding (str): Padding of the strided convolutions, `same` or `symmetric`.
+        tensors (frozenset[str]): Names of all tensors of the classifier.
     """
 
     tag: str
@@ -45,51 +47,65 @@ class Pretraining:
     std: tuple[float, ...]
     bn_eps: float
     padding: str
+    tensors: frozenset[str] = field(repr=False)
 
     def __str__(self) -> str:
         """Return all that a user may want to see in a log."""
         return f"{self.tag} (mean {self.mean}, std {self.std}, BN eps {self.bn_eps:g}, padding {self.padding})"
 
 
-def available_tags() -> list[str]:
-    """Return the timm tags of all weights that fit one of our backbones."""
+def available_tags(backbone: str | None = None) -> list[str]:
+    """Return the timm tags of all weights that fit a backbone.
+
+    Args:
+        backbone (str | None): Timm's name of a `TimmBackbone`; by default, all that are built from our blocks.
+    """
     import timm
 
-    names = [f"{prefix}efficientnet_{variant}.*" for variant in ARCHITECTURES for prefix in ("tf_", "")]
-    return timm.list_models(names, pretrained=True)
+    names = [backbone] if backbone else [a.timm_name for a in ARCHITECTURES.values() if isinstance(a, EfficientNet)]
+    names += [name.removeprefix("tf_") for name in names if not backbone]
+    return timm.list_models([f"{name}.*" for name in names], pretrained=True)
 
 
-def pretraining(tag: str) -> Pretraining:
+def pretraining(tag: str, backbone: str | None = None) -> Pretraining:
     """Return what timm knows of the weights `tag`.
 
     Args:
         tag (str): A full timm tag, one of `available_tags()`.
+        backbone (str | None): As in `available_tags`.
 
     Raises:
-        ValueError: If there are no such weights, or they do not fit one of our backbones.
+        ValueError: If there are no such weights, or they do not fit the backbone.
     """
     import timm
 
-    tags = available_tags()
+    tags = available_tags(backbone)
     if tag not in tags:
         name = str(tag).partition(".")[0]
         same = [known for known in tags if known.partition(".")[0] == name]
-        reason = "is not a timm tag of an EfficientNet B0-B7 or Lite0-Lite4"
+        reason = f"is not a timm tag of {backbone or 'EfficientNet, EfficientNet-Lite or EfficientNetV2'}"
         if "pruned" in str(tag):
             reason = "has pruned channels, which no EfficientNet backbone here has"
         elif same:
             reason = "is not a full timm tag"
         near = same or difflib.get_close_matches(str(tag), tags, n=4) or tags[:4]
-        raise ValueError(f"weights '{tag}' {reason}; tags that fit are {', '.join(near)} and others of timm")
+        fitting = f"tags that fit are {', '.join(near)} and others of timm" if near else "timm has none of it"
+        raise ValueError(f"weights '{tag}' {reason}; {fitting}")
     config = timm.get_pretrained_cfg(tag)
-    from_tensorflow = tag.startswith("tf_")
+    with torch.device("meta"):
+        classifier = timm.create_model(tag, pretrained=False)
+    epsilons = {m.eps for m in classifier.modules() if isinstance(m, nn.BatchNorm2d)}
+    if len(epsilons) > 1:
+        raise ValueError(f"weights '{tag}' have BatchNorm layers of several epsilons, {epsilons}, which do not fit")
+    same = any(type(m).__name__ == "Conv2dSame" for m in classifier.modules())
     return Pretraining(
         tag=tag,
         hub_id=config.hf_hub_id,
         mean=config.mean,
         std=config.std,
-        bn_eps=1e-3 if from_tensorflow else 1e-5,
-        padding="same" if from_tensorflow else "symmetric",
+        bn_eps=epsilons.pop() if epsilons else 1e-5,
+        padding="same" if same else "symmetric",
+        tensors=frozenset(classifier.state_dict()),
     )
 
 
@@ -123,6 +139,8 @@ def download(source: Pretraining) -> Path:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     names = ("model.safetensors", "pytorch_model.bin")
+    if not source.hub_id:
+        raise WeightsUnavailableError(source.tag, "timm names no repository of them")
     for name in names:
         cached = huggingface_hub.try_to_load_from_cache(source.hub_id, name)
         if isinstance(cached, str):

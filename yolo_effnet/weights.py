@@ -1,6 +1,4 @@
-"""ImageNet weights of timm and torchvision in our backbones, by hand and as training starts."""
-
-from __future__ import annotations  # `blocks` may be half imported here, see parser.py
+"""ImageNet weights of timm and torchvision in backbones, by hand and as training starts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,8 @@ from torch import nn
 from ultralytics.utils import LOGGER, RANK, ROOT
 
 from yolo_effnet import blocks
+from yolo_effnet.layers import ConvNormAct, PixelNormalization
+from yolo_effnet.timm_backbone import TimmBackbone
 from yolo_effnet.timm_weights import Pretraining, WeightsUnavailableError, download, pretraining, read_state_dict
 
 _UNMATCHED = ("num_batches_tracked", "mean", "std")  # tensors without a counterpart, or of no consequence
@@ -36,19 +36,22 @@ class LoadReport:
 
 
 def _backbone(model: nn.Module) -> list[nn.Module]:
-    """Return the stem, the stages and the classifier, if it has one, of a model, in order."""
-    kinds = (blocks.EfficientNetStem, blocks.EfficientNetStage, blocks.Classifier)
+    """Return the stem, the stages and the classifier, if it has one, of a model in order, or its `TimmBackbone`."""
+    kinds = (blocks.EfficientNetStem, blocks.EfficientNetStage, blocks.Classifier, TimmBackbone)
     layers = [m for m in model.modules() if isinstance(m, kinds)]
-    if not layers or not isinstance(layers[0], blocks.EfficientNetStem):
-        raise ValueError(f"{type(model).__name__} has no EfficientNetStem to load ImageNet weights into")
-    if not hasattr(layers[0], "bn"):
+    if not layers or not isinstance(layers[0], PixelNormalization):
+        raise ValueError(
+            f"{type(model).__name__} has no EfficientNetStem or TimmBackbone to load ImageNet weights into"
+        )
+    if any(isinstance(m, ConvNormAct) and not hasattr(m, "bn") for m in layers[0].modules()):
         raise ValueError(f"{type(model).__name__} is fused; load ImageNet weights into it before fuse()")
-    return layers
+    return layers[:1] if isinstance(layers[0], TimmBackbone) else layers
 
 
-def _block_names(block: blocks.MBConv, torchvision: bool) -> dict[str, str]:
+def _block_names(block: blocks.MBConv | blocks.FusedMBConv, torchvision: bool) -> dict[str, str]:
     """Return the library's name for each convolution, BatchNorm and squeeze-and-excite layer of a block."""
-    roles = [r for r in ("expand", "depthwise", "se", "project") if not isinstance(getattr(block, r), nn.Identity)]
+    roles = ("expand", "depthwise", "se", "project")
+    roles = [role for role in roles if not isinstance(getattr(block, role, nn.Identity()), nn.Identity)]
     if torchvision:
         reduce, expand = "fc1", "fc2"
         names = {
@@ -57,7 +60,12 @@ def _block_names(block: blocks.MBConv, torchvision: bool) -> dict[str, str]:
         gate = f"block.{roles.index('se')}" if "se" in roles else ""
     else:
         reduce, expand, gate = "conv_reduce", "conv_expand", "se"
-        convs = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl" if "expand" in roles else "conv_pw"}
+        fused, whole = isinstance(block, blocks.FusedMBConv), "expand" in roles
+        convs = {
+            "expand": "conv_exp" if fused else "conv_pw",
+            "depthwise": "conv_dw",
+            "project": "conv_pwl" if whole else "conv" if fused else "conv_pw",
+        }
         ordered = [role for role in roles if role != "se"]
         names = {f"{role}.conv": convs[role] for role in ordered}
         names |= {f"{role}.bn": f"bn{i}" for i, role in enumerate(ordered, start=1)}
@@ -67,14 +75,18 @@ def _block_names(block: blocks.MBConv, torchvision: bool) -> dict[str, str]:
 
 
 def _layer_names(layers: list[nn.Module], torchvision: bool) -> dict[str, str]:
-    """Return the library's name for each convolution, BatchNorm and squeeze-and-excite layer of the backbone."""
+    """Return the library's name for each layer of the backbone that has tensors."""
+    if isinstance(layers[0], TimmBackbone):
+        return {f"0.{ours}": theirs for ours, theirs in layers[0].timm_names().items()}
     names = (
         {"0.conv": "features.0.0", "0.bn": "features.0.1"} if torchvision else {"0.conv": "conv_stem", "0.bn": "bn1"}
     )
     for i, layer in enumerate(layers[1:], start=1):
         if isinstance(layer, blocks.Classifier):
             head = (
-                ("features.8.0", "features.8.1", "classifier.1") if torchvision else ("conv_head", "bn2", "classifier")
+                (f"features.{i}.0", f"features.{i}.1", "classifier.1")
+                if torchvision
+                else ("conv_head", "bn2", "classifier")
             )
             names |= dict(zip((f"{i}.conv.conv", f"{i}.conv.bn", f"{i}.linear"), head, strict=True))
             continue
@@ -86,9 +98,11 @@ def _layer_names(layers: list[nn.Module], torchvision: bool) -> dict[str, str]:
     return names
 
 
-def _is_of_a_stage(name: str) -> bool:
-    """Return whether timm or torchvision gives this name to a tensor of a stage that has a counterpart in ours."""
-    return (name.startswith("blocks.") or ".block." in name) and name.rpartition(".")[2] not in _UNMATCHED
+def _is_left_over(name: str, source: Pretraining, torchvision: bool) -> bool:
+    """Return whether a tensor that nothing here took should have found a place."""
+    if name.rpartition(".")[2] in _UNMATCHED:
+        return False
+    return ".block." in name if torchvision else name not in source.tensors
 
 
 def _convert(state_dict: dict, layers: list[nn.Module], source: Pretraining, origin: str) -> dict[str, torch.Tensor]:
@@ -101,14 +115,19 @@ def _convert(state_dict: dict, layers: list[nn.Module], source: Pretraining, ori
 
     backbone = nn.ModuleList(layers)
     ours = {k: v for k, v in backbone.state_dict().items() if k.rpartition(".")[2] not in _UNMATCHED}
-    names = _layer_names(layers, torchvision=any(k.startswith("features.0.") for k in state_dict))
+    torchvision = not source.tensors & state_dict.keys() and any(k.startswith("features.0.") for k in state_dict)
+    names = _layer_names(layers, torchvision)
+    # Timm's models of feature maps flatten names of its classifiers: stages_0 for stages.0.
+    known = {k.replace(".", "_"): k for k in state_dict}
     converted, used = {}, set()
     for key, value in ours.items():
         layer, _, attribute = key.rpartition(".")
-        theirs = f"{names[layer]}.{attribute}"
+        theirs = f"{names[layer]}.{attribute}".lstrip(".")
+        theirs = known.get(theirs.replace(".", "_"), theirs)
         tensor = state_dict.get(theirs)
-        if tensor is not None and key == "0.conv.weight":
-            tensor = adapt_input_conv(value.shape[1], tensor)
+        channels = layers[0].mean.shape[1]
+        if tensor is not None and tensor.ndim == 4 and (tensor.shape[1], value.shape[1]) == (3, channels):
+            tensor = adapt_input_conv(channels, tensor)
         if tensor is not None and layer.endswith(".linear") and len(tensor) != len(value):
             continue  # the last layer of a classifier learns its own classes
         if tensor is None or tensor.shape != value.shape:
@@ -119,7 +138,7 @@ def _convert(state_dict: dict, layers: list[nn.Module], source: Pretraining, ori
             )
         converted[key] = tensor
         used.add(theirs)
-    left = [k for k in state_dict if _is_of_a_stage(k) and k not in used]
+    left = [k for k in state_dict if k not in used and _is_left_over(k, source, torchvision)]
     if left:
         raise ValueError(
             f"{origin} is not of this backbone ({source.tag}): tensor '{left[0]}' {tuple(state_dict[left[0]].shape)} "
@@ -147,7 +166,7 @@ def _imagenet_names() -> dict[int, str]:
 
 
 def load_backbone_weights(model, weights: str | None = None, file: str | Path | None = None) -> LoadReport:
-    """Load ImageNet weights into the EfficientNet backbone of a model; its features are then exactly timm's.
+    """Load ImageNet weights into the backbone of a model; its features are then exactly timm's.
 
     In a classification model that includes the head, and with 1000 classes its last layer and their names.
 
@@ -178,7 +197,7 @@ def load_backbone_weights(model, weights: str | None = None, file: str | Path | 
             "no weights named: give a timm tag, here or with `weights:` in the model YAML; a file needs one too, as it "
             "does not say with what pixel statistics, BN eps and padding it was trained"
         )
-    source = pretraining(tag)
+    source = pretraining(tag, getattr(layers[0], "name", None))
     if source.padding != layers[0].padding:
         raise ValueError(
             f"weights '{tag}' were trained with padding: {source.padding}, but the model has padding: "
@@ -213,7 +232,7 @@ def load_as_training_starts(trainer) -> None:
     """
     model = _unwrapped(trainer.model)
     config = getattr(model, "yaml", None) or {}
-    stem = next((m for m in model.modules() if isinstance(m, blocks.EfficientNetStem)), None)
+    stem = next((m for m in model.modules() if isinstance(m, PixelNormalization)), None)
     if stem and not stem.loaded and getattr(trainer.args, "quantize", None) == 8:
         # Its ranges are calibrated by now, on a random network whose activations fade away: the loss would be NaN.
         raise ValueError(

@@ -1,0 +1,180 @@
+"""What the blocks are made of: convolutions, pixel normalisation and the residual's sum."""
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from ultralytics.nn.modules import Conv
+
+from yolo_effnet import fast
+from yolo_effnet.checks import is_number
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def _is_odd(size) -> int:
+    """Return 1 for an odd height or width, else 0; a symbolic size of an exported graph counts as even."""
+    if isinstance(size, torch.SymInt) and fast.is_exporting():
+        return 0  # Ultralytics only exports multiples of the stride, 32
+    if not torch.jit.is_tracing():
+        return size % 2
+    with warnings.catch_warnings():  # a traced size is a tensor, and reading it warns
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        return int(size) % 2
+
+
+def _memory_format(x: torch.Tensor) -> torch.memory_format:
+    """Return the layout of a `(B, C, H, W)` tensor that may be a view into a larger one."""
+    return torch.channels_last if x.stride(1) == 1 and x.shape[1] > 1 else torch.contiguous_format
+
+
+def shrink(conv: nn.Conv2d) -> None:
+    """Shrink the random weights of a convolution that would learn too slowly from scratch.
+
+    BatchNorm makes their scale irrelevant to what they compute, but Adam moves every weight by its learning rate
+    whatever its size: few inputs give expansion and depthwise convolutions large initial weights, which then hardly
+    turn. A third of them is the scale of the dense 3x3 convolutions that Ultralytics' recipes are made for.
+    """
+    with torch.no_grad():
+        conv.weight /= 3
+
+
+class ConvNormAct(Conv):
+    """Ultralytics' `Conv`, with less memory for its activation."""
+
+    def convolve(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolve `(B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s))`."""
+        return fast.convolve(self.conv, x)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply convolution, BatchNorm and activation."""
+        return fast.norm_act(self.bn, self.act, self.convolve(x))
+
+    def forward_fuse(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply convolution and activation, once `fuse()` has folded the BatchNorm."""
+        return fast.activate(self.act, self.convolve(x))
+
+
+class StridedConv(ConvNormAct):
+    """Convolution of stride 2 whose zero padding is TensorFlow's SAME or PyTorch's symmetric one.
+
+    SAME pads an even size with one pixel less at the top and left than symmetric padding does; weights that were
+    trained with one are only exact with the same. For odd sizes both are alike.
+    """
+
+    def __init__(self, c1: int, c2: int, k: int, g: int = 1, padding: str = "same"):
+        """Initialize the convolution, its BatchNorm and Ultralytics' default activation.
+
+        Args:
+            c1 (int): Input channels.
+            c2 (int): Output channels.
+            k (int): Kernel size, odd and >= 3 (a kernel of 1 has no padding to choose).
+            g (int): Groups.
+            padding (str): `same` or `symmetric`.
+        """
+        super().__init__(c1, c2, k, 2, g=g)
+        self.set_padding(padding)
+
+    def set_padding(self, padding: str) -> None:
+        """Switch to `same` or `symmetric` padding; the weights stay."""
+        self.padding = padding
+        size = self.conv.kernel_size[0] // 2
+        if padding == "same" and size:
+            size += 1  # see convolve
+        self.conv.padding = (size, size)
+
+    def convolve(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolve `(B, c1, H, W) -> (B, c2, ceil(H/2), ceil(W/2))` with the chosen padding."""
+        size = self.conv.kernel_size[0] // 2
+        if self.padding == "symmetric" or not size:
+            return self.conv(x)
+        odd_h, odd_w = _is_odd(x.shape[-2]), _is_odd(x.shape[-1])
+        # An explicit Pad is what simplifiers and runtimes fold into the Conv, and of few channels it costs little.
+        few_channels = self.conv.in_channels < self.conv.out_channels
+        if fast.is_plain(self.conv) and (few_channels or fast.is_exporting()):
+            x = F.pad(x, (size - 1 + odd_w, size, size - 1 + odd_h, size))
+            return F.conv2d(x, self.conv.weight, self.conv.bias, 2, 0, 1, self.conv.groups)
+        if odd_h or odd_w:
+            x = F.pad(x, (odd_w, 0, odd_h, 0))
+        # One more pixel on every side, and the first output row and column dropped: SAME padding without a copy.
+        return self.conv(x)[..., 1:, 1:]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply convolution, BatchNorm and activation."""
+        x = self.convolve(x)
+        # BatchNorm and its backward are far slower on a view than the copy is.
+        return fast.norm_act(self.bn, self.act, x.contiguous(memory_format=_memory_format(x)))
+
+
+def _per_channel(statistic: float | Sequence[float], channels: int, name: str, owner: str) -> torch.Tensor:
+    """Spread pixel statistics of RGB, or one number, over `channels` as a `(1, channels, 1, 1)` tensor."""
+    values = [statistic] if is_number(statistic) else list(statistic) if isinstance(statistic, Sequence) else []
+    if not values or not all(map(is_number, values)) or (name == "std" and min(values) <= 0):
+        accepted = "a number or one number per channel" + (", above 0" if name == "std" else "")
+        raise ValueError(f"{owner}: {name} must be {accepted}, got {statistic!r}")
+    if channels != len(values):
+        values = [sum(values) / len(values)] * channels  # as timm does
+    return torch.tensor(values).view(1, channels, 1, 1)
+
+
+class PixelNormalization:
+    """Mixin of a backbone's first layer: pixel statistics that its weights expect.
+
+    Ultralytics only divides pixels by 255, but the ImageNet weights expect normalised ones. The statistics are
+    buffers, so they travel in every checkpoint.
+
+    Attributes:
+        mean (torch.Tensor): Pixel mean, `(1, c1, 1, 1)`, in units of [0, 1] pixels.
+        std (torch.Tensor): Pixel standard deviation, `(1, c1, 1, 1)`, likewise.
+        loaded (bool): Whether its weights came from a state dict, so that they are not the random initial ones.
+    """
+
+    def _register_statistics(self, c1: int, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
+        owner = type(self).__name__
+        self.register_buffer("mean", _per_channel(mean, c1, "mean", owner))
+        self.register_buffer("std", _per_channel(std, c1, "std", owner))
+        self.loaded = False
+
+    def set_statistics(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
+        """Normalise pixels with `mean` and `std` from now on: a number, or one number per channel."""
+        channels, owner = self.mean.shape[1], type(self).__name__
+        self.mean.copy_(_per_channel(mean, channels, "mean", owner))
+        self.std.copy_(_per_channel(std, channels, "std", owner))
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self.loaded = self.loaded or any(k.startswith(prefix) and k.endswith(".weight") for k in state_dict)
+
+    def normalize(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise pixels, `(B, c1, H, W)`."""
+        if x.device.type == "cpu" and not fast.is_exporting():
+            # PyTorch's CPU depthwise convolutions are several times faster in this layout, and it flows on from here.
+            x = x.contiguous(memory_format=torch.channels_last)
+            return torch.addcmul(-self.mean / self.std, x, 1 / self.std)  # one pass, not two
+        return (x - self.mean) / self.std
+
+
+class DropPath(nn.Module):
+    """Sum of a residual block, whose branch is left out for random images in training.
+
+    Attributes:
+        p (float): Probability in [0, 1) to leave the branch out; what stays is divided by `1 - p`.
+
+    References:
+        Deep Networks with Stochastic Depth, https://arxiv.org/abs/1603.09382.
+    """
+
+    def __init__(self, p: float = 0.0):
+        """Initialize with probability `p`."""
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
+        """Add `branch` to `x`, both `(B, C, H, W)`."""
+        if not (self.training and self.p):
+            return x + branch
+        keep = x.new_empty((len(x), 1, 1, 1)).bernoulli_(1 - self.p).div_(1 - self.p)
+        return torch.addcmul(x, branch, keep)

@@ -1,0 +1,56 @@
+"""Rows of a light neck: YOLOv8's with depthwise-separable convolutions in place of dense 3x3 ones."""
+
+import torch
+from torch import nn
+from ultralytics.nn.modules import C2f, Conv, DWConv
+
+from yolo_effnet.checks import check_values
+from yolo_effnet.layers import shrink
+
+
+class SeparableConv(nn.Module):
+    """Depthwise convolution, then a 1x1 convolution, each with BatchNorm and activation.
+
+    References:
+        MobileNets, https://arxiv.org/abs/1704.04861, section 3.1.
+    """
+
+    def __init__(self, c1: int, c2: int, k: int = 3, s: int = 1):
+        """Initialize the layer, which maps `(B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s))`.
+
+        Args:
+            c1 (int): Input channels.
+            c2 (int): Output channels.
+            k (int): Kernel size of the depthwise convolution, odd.
+            s (int): Its stride, 1 or 2.
+
+        Raises:
+            ValueError: If a value is outside its range.
+        """
+        super().__init__()
+        check_values("SeparableConv", c1=c1, c2=c2, k=k, s=s)
+        self.depthwise = DWConv(c1, c1, k, s)
+        self.pointwise = Conv(c1, c2)
+        shrink(self.depthwise.conv)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply both convolutions."""
+        return self.pointwise(self.depthwise(x))
+
+
+class C2fSeparable(C2f):
+    """Ultralytics' `C2f` with separable convolutions in its bottlenecks, a fifth of the operations and less."""
+
+    def __init__(self, c1: int, c2: int, n: int = 1, shortcut: bool = False, g: int = 1, e: float = 0.5):
+        """Initialize the block; arguments and shapes as in `C2f`, but without groups.
+
+        Raises:
+            ValueError: If a value is outside its range.
+        """
+        check_values("C2fSeparable", c1=c1, c2=c2, n=n, g=g)
+        super().__init__(c1, c2, n, shortcut, g, e)
+        for bottleneck in self.m:
+            bottleneck.cv1, bottleneck.cv2 = SeparableConv(self.c, self.c), SeparableConv(self.c, self.c)
+
+
+torch.serialization.add_safe_globals([SeparableConv, C2fSeparable])

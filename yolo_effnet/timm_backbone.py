@@ -70,7 +70,7 @@ def feature_maps(name: str) -> tuple[FeatureMap, ...]:
             body = _create(name).eval()
             maps = _to_nchw(body, body(torch.zeros(1, 3, *_SIZE)))
     except Exception as error:
-        why = f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
+        why = f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0].rstrip(".")
         raise ValueError(f"timm's '{name}' gives no feature maps of images of any size ({why}); {FITTING}") from error
     taken = body.feature_info.out_indices
     found = [FeatureMap(x.shape[1], _SIZE[0] // x.shape[2], i, taken[i]) for i, x in enumerate(maps)]

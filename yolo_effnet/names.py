@@ -74,8 +74,9 @@ _MODELS = {
         ],
     )
 }
+_BACKBONES = ", ".join("yolov8-{}<{}>".format(stem, "|".join(names)) for stem, names in _STEMS.items())
 GRAMMAR = (
-    f"{', '.join(f'yolov8-{stem}<{chr(124).join(names)}>' for stem, names in _STEMS.items())}, each with "
+    f"{_BACKBONES}, each with "
     f"[{'|'.join(filter(None, TASKS))}][{'|'.join(filter(None, PYRAMIDS))}][{LIGHT_NECK}], the same as yolo26-<..> "
     f"without {LIGHT_NECK}, and yolov8-eff<..>{CLASSIFICATION}"
 )

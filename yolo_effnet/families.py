@@ -41,7 +41,7 @@ class Family:
     Attributes:
         title (str): Its name, to which that of the variant is added.
         prefix (str): That of its variants' names here.
-        timm (str): That of timm's names for it, before `tf_` and without the variant.
+        timm (str): That of timm's names for it, after `tf_` and without the variant.
         stem_channels (int): Output channels of the stem before scaling.
         stages (tuple[Stage, ...]): The stages before scaling.
         paper (str): Where it was published.

@@ -11,6 +11,7 @@ from torch import nn
 
 from yolo_effnet.checks import check_values
 from yolo_effnet.layers import IMAGENET_MEAN, IMAGENET_STD, ConvNormAct, PixelNormalization, StridedConv, shrink
+from yolo_effnet.timm_weights import padding_of
 
 _INVERTED = ("InvertedResidual", "DepthwiseSeparableConv", "UniversalInvertedResidual")  # MBConv and its like
 _SIZE = (256, 320)  # of an image that tells what a model does
@@ -202,8 +203,7 @@ class TimmBackbone(PixelNormalization, nn.Module):
         except TypeError as error:
             raise ValueError(f"TimmBackbone: '{name}' takes no drop_path, got {drop_path} ({error})") from error
         self._register_statistics(c1, IMAGENET_MEAN, IMAGENET_STD)
-        same = any(type(m).__name__ == "Conv2dSame" for m in self.body.modules())
-        self.padding = "same" if same else "symmetric"
+        self.padding = padding_of(self.body)
         self.norms = {}
         # Their random weights are drawn as those of our own blocks, with which they learn faster from scratch; others,
         # of which GhostNet was tried, learn faster with timm's.

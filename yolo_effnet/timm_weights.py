@@ -54,6 +54,11 @@ class Pretraining:
         return f"{self.tag} (mean {self.mean}, std {self.std}, BN eps {self.bn_eps:g}, padding {self.padding})"
 
 
+def padding_of(model: nn.Module) -> str:
+    """Return the padding of the strided convolutions of timm's `model`, `same` or `symmetric`."""
+    return "same" if any(type(m).__name__ == "Conv2dSame" for m in model.modules()) else "symmetric"
+
+
 def available_tags(backbone: str | None = None) -> list[str]:
     """Return the timm tags of all weights that fit a backbone.
 
@@ -97,14 +102,13 @@ def pretraining(tag: str, backbone: str | None = None) -> Pretraining:
     epsilons = {m.eps for m in classifier.modules() if isinstance(m, nn.BatchNorm2d)}
     if len(epsilons) > 1:
         raise ValueError(f"weights '{tag}' have BatchNorm layers of several epsilons, {epsilons}, which do not fit")
-    same = any(type(m).__name__ == "Conv2dSame" for m in classifier.modules())
     return Pretraining(
         tag=tag,
         hub_id=config.hf_hub_id,
         mean=config.mean,
         std=config.std,
         bn_eps=epsilons.pop() if epsilons else 1e-5,
-        padding="same" if same else "symmetric",
+        padding=padding_of(classifier),
         tensors=frozenset(classifier.state_dict()),
     )
 

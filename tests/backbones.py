@@ -14,9 +14,9 @@ from ultralytics.nn.modules import Conv
 from ultralytics.utils.torch_utils import fuse_conv_and_bn
 
 import yolo_effnet
-from yolo_effnet import blocks
-from yolo_effnet.architectures import ARCHITECTURES
-from yolo_effnet.timm_backbone import TimmBackbone
+from yolo_effnet.nn import stages
+from yolo_effnet.nn.timm_backbone import TimmBackbone
+from yolo_effnet.zoo.table import ARCHITECTURES
 
 
 def randomize(model: nn.Module, scale: float = 1.0) -> nn.Module:
@@ -69,7 +69,7 @@ def tensors(module: nn.Module) -> list[torch.Tensor]:
 
 def backbone(model) -> nn.ModuleList:
     """Return the backbone's layers of a detection model."""
-    kinds = (blocks.EfficientNetStem, blocks.EfficientNetStage, TimmBackbone)
+    kinds = (stages.EfficientNetStem, stages.EfficientNetStage, TimmBackbone)
     return nn.ModuleList(itertools.takewhile(lambda layer: isinstance(layer, kinds), model.model))
 
 

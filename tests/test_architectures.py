@@ -5,9 +5,10 @@ import timm
 import torch
 from torch import nn
 
-from yolo_effnet.architectures import ARCHITECTURES, EfficientNet, TimmNet, round_channels, round_repeats
-from yolo_effnet.scaling import compound, scale, suggested_size
-from yolo_effnet.timm_backbone import feature_maps
+from yolo_effnet.nn.timm_backbone import feature_maps
+from yolo_effnet.zoo.architectures import EfficientNet, TimmNet, round_channels, round_repeats
+from yolo_effnet.zoo.scaling import compound, scale, suggested_size
+from yolo_effnet.zoo.table import ARCHITECTURES
 
 # Blocks, channels of the taps, neck widths and C2f repeats: the published family and the agreed necks.
 GOLDEN = {

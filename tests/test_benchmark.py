@@ -7,8 +7,9 @@ import pytest
 from matplotlib.image import imread
 from ultralytics.utils.torch_utils import get_flops
 
-from yolo_effnet import benchmark, cli
-from yolo_effnet.architectures import ARCHITECTURES
+from yolo_effnet import cli
+from yolo_effnet.tools import benchmark
+from yolo_effnet.zoo.table import ARCHITECTURES
 
 FOUR = ["yolov8-effb0", "yolov8n", "torchvision-b0", "timm-b0"]
 

@@ -10,17 +10,10 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_effnet
-from yolo_effnet.blocks import (
-    EfficientNetStage,
-    EfficientNetStem,
-    FusedMBConv,
-    FusedStage,
-    MBConv,
-    SqueezeExcite,
-    StridedConv,
-    set_drop_path,
-    set_padding,
-)
+from yolo_effnet.nn.blocks import FusedMBConv, MBConv, SqueezeExcite
+from yolo_effnet.nn.layers import StridedConv
+from yolo_effnet.nn.settings import set_drop_path, set_padding
+from yolo_effnet.nn.stages import EfficientNetStage, EfficientNetStem, FusedStage
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

@@ -1,6 +1,8 @@
 """The `yolo-effnet` command."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -8,7 +10,8 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_effnet
-from yolo_effnet import cli, configs
+from yolo_effnet import cli
+from yolo_effnet.zoo import configs
 
 
 def test_list_has_a_row_per_model(capsys):
@@ -35,6 +38,11 @@ def test_list_of_timm_gives_rows_that_build(capsys):
         assert DetectionModel({**config, "head": head}, verbose=False).stride.tolist() == [8, 16, 32]
     assert cli.main(["list", "--timm", "vit_tiny_patch16_*"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
+    listed = []
+    for pattern in ("mobilenetv3_small_0*", "mobilenetv3_small_0"):
+        assert cli.main(["list", "--timm", pattern]) == 0
+        listed.append(capsys.readouterr().out)
+    assert listed[0] == listed[1]
     assert cli.main(["list", "--timm", "nothing*"]) == 2
     assert "timm has no model of the pattern 'nothing*'" in capsys.readouterr().err
 
@@ -101,6 +109,13 @@ def test_info_tells_versions_and_hook(capsys):
         *yolo_effnet.model_names(),
     ):
         assert word in out
+
+
+def test_a_reader_that_stops_reading_gets_no_traceback():
+    code = "import sys; from yolo_effnet.cli import main; sys.exit(main(['list']))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
 
 
 def test_help_teaches(capsys):

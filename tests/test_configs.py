@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 import yolo_effnet
-from yolo_effnet import configs
-from yolo_effnet.names import NECKS, PYRAMIDS, TASKS, parse_name
+from yolo_effnet.zoo import configs
+from yolo_effnet.zoo.names import NECKS, PYRAMIDS, TASKS, parse_name
 
 MODELS = Path(__file__).parent.parent / "models"
 FAMILIES = ("efflite0", "effv2s", "ghostnet_100", "mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_large_100")

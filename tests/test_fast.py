@@ -7,8 +7,14 @@ import torch
 from backbones import fused, randomize
 from torch import nn
 
-from yolo_effnet import fast
-from yolo_effnet.blocks import EfficientNetStem, MBConv, set_padding
+from yolo_effnet.nn import kernels, strips
+from yolo_effnet.nn.blocks import MBConv
+from yolo_effnet.nn.settings import set_padding
+from yolo_effnet.nn.stages import EfficientNetStem
+
+
+def runs_in_strips(block: MBConv, x: torch.Tensor) -> bool:
+    return strips.are_possible(block.expand, block.depthwise, block.project, block, x)
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 5, 7])
@@ -23,13 +29,13 @@ def test_strips_give_the_same_numbers(monkeypatch, kernel, stride, c2, size, exp
     x = torch.rand(3, 8, *size)
     with torch.no_grad():
         block.project.register_forward_hook(lambda *_: None)
-        assert not fast.runs_in_strips(block, x)
+        assert not runs_in_strips(block, x)
         expected = block(x)
         block.project._forward_hooks.clear()
-        assert fast.runs_in_strips(block, x)
+        assert runs_in_strips(block, x)
         row = 4 * stride * block.depthwise.conv.out_channels * size[1]
         for rows in (1, 3, 100):
-            monkeypatch.setattr(fast, "_STRIP_BYTES", -(-row * rows // torch.get_num_threads()))
+            monkeypatch.setattr(strips, "_STRIP_BYTES", -(-row * rows // torch.get_num_threads()))
             torch.testing.assert_close(block(x), expected)
 
 
@@ -37,20 +43,20 @@ def test_strips_step_aside():
     block, x = MBConv(8, 8).eval(), torch.rand(1, 8, 16, 16)
     ready = fused(block)
     with torch.no_grad():
-        assert not fast.runs_in_strips(block, x)
-        assert fast.runs_in_strips(ready, x)
-        assert not fast.runs_in_strips(ready.train(), x)
-        assert not fast.runs_in_strips(ready.eval(), x.bfloat16())
+        assert not runs_in_strips(block, x)
+        assert runs_in_strips(ready, x)
+        assert not runs_in_strips(ready.train(), x)
+        assert not runs_in_strips(ready.eval(), x.bfloat16())
         with torch.autocast("cpu", torch.bfloat16):
-            assert not fast.runs_in_strips(ready, x)
+            assert not runs_in_strips(ready, x)
         seen = []
         hook = ready.expand.conv.register_forward_hook(lambda *_: seen.append(1))
         ready(x)
         assert seen
         hook.remove()
         ready.depthwise.conv = type("Quantized", (nn.Conv2d,), {})(48, 48, 3, 1, 1, groups=48)
-        assert not fast.runs_in_strips(ready, x)
-    assert not fast.runs_in_strips(fused(block), x)
+        assert not runs_in_strips(ready, x)
+    assert not runs_in_strips(fused(block), x)
 
 
 @pytest.mark.parametrize("compiled", ["fused", "training"])
@@ -84,7 +90,7 @@ def train(norm_act, dtype) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_norm_act_trains_as_the_plain_layers_do(dtype):
     plain = train(lambda bn, act, x: act(bn(x)), dtype)
-    for name, value in train(fast.norm_act, dtype).items():
+    for name, value in train(kernels.norm_act, dtype).items():
         torch.testing.assert_close(value, plain[name], msg=lambda text, name=name: f"{name}: {text}")
 
 
@@ -108,13 +114,13 @@ def test_norm_act_keeps_one_map_less():
     x = torch.rand(2, 16, 32, 32, requires_grad=True)
     size = x.numel() * x.element_size()
     assert kept_bytes(lambda x: act(bn(x)), x) > size
-    assert kept_bytes(lambda x: fast.norm_act(bn, act, x), x) < 0.1 * size
+    assert kept_bytes(lambda x: kernels.norm_act(bn, act, x), x) < 0.1 * size
 
 
 def test_a_frozen_batchnorm_keeps_its_statistics():
     bn = randomize(nn.BatchNorm2d(6)).eval()
     before = copy.deepcopy(bn.state_dict())
     x = torch.rand(2, 6, 8, 8, requires_grad=True)
-    fast.norm_act(bn, nn.SiLU(), x).sum().backward()
+    kernels.norm_act(bn, nn.SiLU(), x).sum().backward()
     assert x.grad is not None
     assert all(torch.equal(v, before[k]) for k, v in bn.state_dict().items())

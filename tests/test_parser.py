@@ -15,10 +15,10 @@ from ultralytics.nn.tasks import DetectionModel, parse_model, yaml_model_load
 from ultralytics.utils.torch_utils import get_flops
 
 import yolo_effnet
-from yolo_effnet import blocks
-from yolo_effnet.architectures import ARCHITECTURES
-from yolo_effnet.layers import StridedConv
-from yolo_effnet.parser import BLOCKS
+from yolo_effnet.nn import blocks, stages
+from yolo_effnet.nn.layers import StridedConv
+from yolo_effnet.nn.registry import BLOCKS
+from yolo_effnet.zoo.table import ARCHITECTURES
 
 # Parameters of the backbones up to P5, as published for EfficientNet and counted in timm.
 BACKBONE_PARAMETERS = {
@@ -88,8 +88,8 @@ def test_printed_table_shows_our_blocks(caplog):
     with caplog.at_level("INFO", logger="ultralytics"):
         DetectionModel("yolov8-effb0.yaml", verbose=True)
     rows = [" ".join(record.getMessage().split()) for record in caplog.records]
-    assert "0 -1 1 928 yolo_effnet.blocks.EfficientNetStem [3, 32, 3, 2]" in rows
-    assert "6 -1 4 2026348 yolo_effnet.blocks.EfficientNetStage [112, 192, 4, 5, 2, 6]" in rows
+    assert "0 -1 1 928 yolo_effnet.nn.stages.EfficientNetStem [3, 32, 3, 2]" in rows
+    assert "6 -1 4 2026348 yolo_effnet.nn.stages.EfficientNetStage [112, 192, 4, 5, 2, 6]" in rows
 
 
 def test_rows_mix_with_those_of_ultralytics_and_scale():
@@ -118,7 +118,7 @@ def test_rows_mix_with_those_of_ultralytics_and_scale():
     assert stage[0].depthwise.conv.in_channels == 64  # 16 channels of the scaled Conv, four times
     assert stage[-1].project.conv.out_channels == 32
     assert isinstance(single, blocks.MBConv)
-    assert (type(chain), len(chain)) == (blocks.EfficientNetStage, 3)
+    assert (type(chain), len(chain)) == (stages.EfficientNetStage, 3)
     assert (type(gate), gate.reduce.in_channels) == (blocks.SqueezeExcite, 64)
     assert head_stage[0].project.conv.out_channels == 32
     assert model.stride.tolist() == [8, 16, 8]
@@ -128,7 +128,7 @@ def test_rows_mix_with_those_of_ultralytics_and_scale():
 def test_top_level_keys_set_padding_and_drop_path():
     config = {**yolo_effnet.model_config("yolov8-effb0"), "padding": "symmetric", "drop_path": 0}
     model = DetectionModel(config, verbose=False)
-    assert {m.padding for m in model.modules() if isinstance(m, blocks.StridedConv)} == {"symmetric"}
+    assert {m.padding for m in model.modules() if isinstance(m, StridedConv)} == {"symmetric"}
     assert not any(m.drop_path.p for m in model.modules() if isinstance(m, blocks.MBConv) and m.drop_path)
 
 
@@ -176,13 +176,12 @@ SHIPPED = sorted((Path(ultralytics.__file__).parent / "cfg" / "models").rglob("*
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
-def test_yamls_of_ultralytics_build_the_same_model(file, monkeypatch):
+def test_yamls_of_ultralytics_build_the_same_model(file):
     config = yaml.safe_load(file.read_text(encoding="utf-8").replace("DEFAULT", "None"))  # no download of weights
     if "scales" in config:
         config["scale"] = next(iter(config["scales"]))  # the smallest
     ours = build(config, tasks.parse_model)
-    for name in ("frozenset", *BLOCKS):
-        monkeypatch.delitem(vars(tasks), name)
+    assert not {"frozenset", *BLOCKS} & vars(tasks).keys()
     assert ours == build(config, tasks.parse_model.__wrapped__)
 
 
@@ -216,6 +215,17 @@ def test_unknown_names_say_which_exist():
         YOLO("yolov8-effb9.yaml")
     with pytest.raises(FileNotFoundError, match=r"'nowhere/yolov8-effb0.yaml' does not exist.*model=yolov8-effb0.yaml"):
         YOLO("nowhere/yolov8-effb0.yaml")
+
+
+@pytest.mark.parametrize("name", ["yolov8n-effb0.yaml", "yolov8-effb0", "yolov8-effb0.pt", "YOLOv8-EffB0.yaml"])
+def test_names_that_are_almost_right_are_told(name, monkeypatch):
+    monkeypatch.setattr(ultralytics.utils.downloads, "attempt_download_asset", lambda file, **_: file)  # no network
+    with pytest.raises(FileNotFoundError, match=rf"'{name}' does not exist; .* write model=yolov8-effb0.yaml"):
+        YOLO(name)
+    with pytest.raises(ValueError, match=r"write yolov8-effb0-seg-p2.yaml"):
+        YOLO("yolov8-effb0-p2-seg.yaml")
+    with pytest.raises(FileNotFoundError, match=r"'yolov8-effbo.pt'|'yolov8-effbo'"):
+        YOLO("yolov8-effbo")
 
 
 def test_register_twice_changes_nothing():

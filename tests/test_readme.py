@@ -12,8 +12,8 @@ import yaml
 from commands import yolo
 from ultralytics.nn.tasks import DetectionModel
 
-from yolo_effnet.architectures import ARCHITECTURES
-from yolo_effnet.names import model_names
+from yolo_effnet.zoo.names import model_names
+from yolo_effnet.zoo.table import ARCHITECTURES
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ import pytest
 from installed import OUTER, PREAMBLE, ROOT, Environment, build
 
 from yolo_effnet import startup
-from yolo_effnet.architectures import ARCHITECTURES
+from yolo_effnet.zoo.table import ARCHITECTURES
 
 PARAMETERS = ARCHITECTURES["effb0"].parameters
 # All that the hook may import; each module costs every Python process of the environment.
@@ -45,7 +45,8 @@ def test_wheel_content(wheel):
         files = {name: archive.read(name).decode() for name in archive.namelist()}
     (info,) = {name.split("/")[0] for name in files if ".dist-info/" in name}
     assert {name.split("/")[0] for name in files} == {"yolo_effnet", "yolo_effnet.pth", "yolo_effnet.start", info}
-    package = {path.name for path in (ROOT / "yolo_effnet").iterdir() if path.suffix in (".py", ".typed")}
+    folder = ROOT / "yolo_effnet"
+    package = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix in (".py", ".typed")}
     assert "py.typed" in package
     assert {name.split("/", 1)[1] for name in files if name.startswith("yolo_effnet/")} == package
     assert files[f"{info}/licenses/LICENSE"] == (ROOT / "LICENSE").read_text(encoding="utf-8")
@@ -81,7 +82,7 @@ def test_hook_waits_for_the_parser(fresh):
 import sys
 early = ["ultralytics" in sys.modules]
 import ultralytics
-early += ["yolo_effnet.parser" in sys.modules, "ultralytics.nn.tasks" in sys.modules]
+early += ["yolo_effnet.host.parser" in sys.modules, "ultralytics.nn.tasks" in sys.modules]
 import ultralytics.nn.tasks as tasks
 import yolo_effnet
 patched = [hasattr(f, "yolo_effnet") for f in (tasks.parse_model, tasks.yaml_model_load)]
@@ -115,8 +116,11 @@ report([untouched, parameters(), yolo_effnet.startup.autoloaded])
 @pytest.mark.parametrize(
     ("first", "variables"),
     [
-        *((f"import yolo_effnet.{name}", {}) for name in ("blocks", "layers", "neck", "timm_backbone", "weights")),
-        ("import yolo_effnet.blocks", OFF),
+        *(
+            (f"import yolo_effnet.{name}", {})
+            for name in ("nn.blocks", "nn.layers", "nn.neck", "nn.timm_backbone", "weights.loading")
+        ),
+        ("import yolo_effnet.nn.blocks", OFF),
         ("from yolo_effnet import MBConv", OFF),
         ("from yolo_effnet import TimmBackbone", OFF),
     ],
@@ -151,7 +155,7 @@ if __name__ == "__main__":
 
 def test_failing_registration_leaves_ultralytics_alone(fresh, tmp_path):
     shutil.copytree(fresh.site / "yolo_effnet", tmp_path / "yolo_effnet")
-    (tmp_path / "yolo_effnet" / "parser.py").write_text("raise RuntimeError('broken on purpose')")
+    (tmp_path / "yolo_effnet" / "host" / "parser.py").write_text("raise RuntimeError('broken on purpose')")
     code = f"{PREAMBLE}import yolo_effnet\nprint(yolo_effnet.__file__)\nreport(parameters('yolov8n.yaml'))"
     done = fresh.start("-c", code, PYTHONPATH=str(tmp_path))
     assert str(tmp_path) in done.stdout
@@ -234,7 +238,7 @@ def test_editable_install(tmp_path):
 
 def test_uninstall_leaves_nothing_behind(wheel, bare, tmp_path):
     environment = Environment.create(tmp_path, wheel)
-    environment.start("-c", "import yolo_effnet.architectures")
+    environment.start("-c", "import yolo_effnet.zoo.table")
 
     def leftovers():
         return sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if "effnet" in path.name.lower())

@@ -14,7 +14,8 @@ from ultralytics.data.augment import classify_transforms
 
 import yolo_effnet
 from yolo_effnet import cli
-from yolo_effnet.architectures import ARCHITECTURES, EfficientNet
+from yolo_effnet.zoo.architectures import EfficientNet
+from yolo_effnet.zoo.table import ARCHITECTURES
 
 
 @pytest.mark.parametrize(

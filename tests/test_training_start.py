@@ -15,7 +15,8 @@ from backbones import assert_equal, expected, features, reference
 from torch import nn
 from ultralytics import YOLO
 
-from yolo_effnet import cli, configs
+from yolo_effnet import cli
+from yolo_effnet.zoo import configs
 
 TAG = "tf_efficientnet_b0.ns_jft_in1k"
 QUICK = {"imgsz": 64, "batch": 4, "workers": 0, "plots": False, "verbose": False, "device": "cpu"}
@@ -278,11 +279,11 @@ def test_weights_come_from_a_hub_once(imagenet, tmp_path):
 
 DOWNLOAD = """
 import time
-from yolo_effnet import timm_weights
-source, start = timm_weights.pretraining("tf_efficientnet_b0.ns_jft_in1k"), time.monotonic()
+from yolo_effnet.weights import sources
+source, start = sources.pretraining("tf_efficientnet_b0.ns_jft_in1k"), time.monotonic()
 try:
-    timm_weights.download(source)
-except timm_weights.WeightsUnavailableError as error:
+    sources.download(source)
+except sources.WeightsUnavailableError as error:
     print(f"{time.monotonic() - start} {error}")
 """
 

@@ -11,8 +11,8 @@ import pytest
 from installed import PREAMBLE, Environment, build
 from packaging.requirements import Requirement
 
-from yolo_effnet import parser
-from yolo_effnet.architectures import ARCHITECTURES
+from yolo_effnet.host import parser
+from yolo_effnet.zoo.table import ARCHITECTURES
 
 B0 = ARCHITECTURES["effb0"]
 WARNING = "yolo_effnet is tested with"
@@ -104,11 +104,11 @@ def release(request, tmp_path):
 
 def expected_rows() -> list[tuple]:
     """Return the stem's and the stages' rows of the table that Ultralytics prints: index, repeats, class, arguments."""
-    rows = [(0, 1, "yolo_effnet.blocks.EfficientNetStem", [3, B0.stem_channels, 3, 2])]
+    rows = [(0, 1, "yolo_effnet.nn.stages.EfficientNetStem", [3, B0.stem_channels, 3, 2])]
     c1 = B0.stem_channels
     for i, stage in enumerate(B0.stages, start=1):
         arguments = [c1, stage.channels, stage.repeats, stage.kernel, stage.stride, stage.expand_ratio]
-        rows.append((i, stage.repeats, "yolo_effnet.blocks.EfficientNetStage", arguments))
+        rows.append((i, stage.repeats, "yolo_effnet.nn.stages.EfficientNetStage", arguments))
         c1 = stage.channels
     return rows
 
@@ -129,7 +129,7 @@ def test_release(fresh, release, tiny_data, tmp_path):
     assert [(i, n, kind, args) for i, n, _, kind, args in table[: len(B0.stages) + 1]] == expected_rows()
     assert 0 <= fitness <= 1
     module, boxes = fresh.report(PREDICT + f"report(predict({best!r}, {str(image)!r}))", **variables)
-    assert module == predicted[0] == "yolo_effnet.blocks"
+    assert module == predicted[0] == "yolo_effnet.nn.stages"
     assert boxes
     assert boxes == [pytest.approx(box, rel=1e-3, abs=1e-3) for box in predicted[1]]
 

@@ -15,8 +15,9 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_effnet
-from yolo_effnet import timm_backbone, timm_weights
-from yolo_effnet.architectures import ARCHITECTURES
+from yolo_effnet.nn import timm_backbone
+from yolo_effnet.weights import sources
+from yolo_effnet.zoo.table import ARCHITECTURES
 
 # One tag for each pairing of BN eps and pixel statistics, by variant.
 TAGS = [a.weights for a in ARCHITECTURES.values() if a.weights] + [
@@ -69,9 +70,9 @@ def test_every_tag_of_timm_loads_or_is_refused_by_name():
     assert len(fitting) > 30
     for tag in set(listed) - set(fitting):
         with pytest.raises(ValueError, match=rf"'{tag}' has pruned channels"):
-            timm_weights.pretraining(tag)
+            sources.pretraining(tag)
     for tag in fitting:
-        known = timm_weights.pretraining(tag)
+        known = sources.pretraining(tag)
         with torch.device("meta"):
             model = timm.create_model(tag, pretrained=False)
         assert known.bn_eps == model.bn1.eps
@@ -120,7 +121,7 @@ def test_weights_of_another_timm_model_are_refused(tmp_path):
 @pytest.mark.parametrize("tag", ["tf_efficientnet_b0", "tf_efficientnet_b0.nonsense", "resnet50.a1_in1k", "", 7])
 def test_wrong_tags_are_named(tag):
     with pytest.raises(ValueError, match=rf"weights '{tag}' is not .*tags that fit are (tf_)?efficientnet_b"):
-        timm_weights.pretraining(tag)
+        sources.pretraining(tag)
 
 
 @pytest.mark.parametrize("variant", ["b0", "b5"])

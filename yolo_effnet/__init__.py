@@ -5,20 +5,21 @@ from yolo_effnet import startup
 __version__ = "0.1.0"
 
 _HOMES = {
-    "C2fSeparable": "neck",
-    "Classifier": "blocks",
-    "EfficientNetStage": "blocks",
-    "EfficientNetStem": "blocks",
-    "FusedMBConv": "blocks",
-    "FusedStage": "blocks",
-    "MBConv": "blocks",
-    "SeparableConv": "neck",
-    "SqueezeExcite": "blocks",
-    "TimmBackbone": "timm_backbone",
-    "load_backbone_weights": "weights",
-    "model_config": "configs",
-    "model_names": "names",
-    "register": "parser",
+    "C2fSeparable": "nn.neck",
+    "Classifier": "nn.stages",
+    "EfficientNetStage": "nn.stages",
+    "EfficientNetStem": "nn.stages",
+    "FusedMBConv": "nn.blocks",
+    "FusedStage": "nn.stages",
+    "MBConv": "nn.blocks",
+    "SeparableConv": "nn.neck",
+    "SqueezeExcite": "nn.blocks",
+    "TimmBackbone": "nn.timm_backbone",
+    "fast_paths": "nn.gate",
+    "load_backbone_weights": "weights.loading",
+    "model_config": "zoo.configs",
+    "model_names": "zoo.names",
+    "register": "host.parser",
 }
 __all__ = ["__version__", *_HOMES]
 
@@ -28,7 +29,7 @@ def __getattr__(name):
         raise AttributeError(f"module 'yolo_effnet' has no attribute '{name}'")
     from importlib import import_module
 
-    if _HOMES[name] not in ("configs", "names"):
+    if not _HOMES[name].startswith("zoo."):
         import_module(startup.HOST)  # registers, which should not happen halfway through the import of a block
     return getattr(import_module(f"yolo_effnet.{_HOMES[name]}"), name)
 

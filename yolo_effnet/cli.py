@@ -8,8 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import yolo_effnet
-from yolo_effnet import configs, names, startup
-from yolo_effnet.architectures import ARCHITECTURES
+from yolo_effnet import startup
+from yolo_effnet.zoo import configs, names
+from yolo_effnet.zoo.table import ARCHITECTURES
 
 _DESCRIPTION = """\
 EfficientNet backbones for Ultralytics YOLOv8.
@@ -43,7 +44,7 @@ def _list(args) -> None:
 def _list_timm(pattern: str) -> None:
     import timm
 
-    from yolo_effnet.timm_backbone import STRIDES, feature_maps, fitting_models
+    from yolo_effnet.nn.timm_backbone import STRIDES, feature_maps, fitting_models
 
     print(f"{'TimmBackbone':<44}{'Index of P3, P4, P5':<34}default weights")
     for name in fitting_models(pattern):
@@ -84,13 +85,13 @@ def _weights(args) -> None:
 
 def _benchmark(args) -> None:
     """Measure our models beside their peers, and what binds them."""
-    from yolo_effnet import benchmark
+    from yolo_effnet.tools import benchmark
 
     models = args.models or benchmark.DEFAULT
     options = {name: value for name, value in vars(args).items() if name not in ("run", "models", "profile")}
     benchmark.run(models=models, **options)
     if args.profile:
-        from yolo_effnet import roofline
+        from yolo_effnet.tools import roofline
 
         roofline.run(models, args.imgsz[0], args.batch[0], args.device, args.repeats, args.half)
 
@@ -115,7 +116,7 @@ def _info(_args) -> None:
     else:
         hook = "absent (python -S, or not installed with pip): import yolo_effnet by hand"
     print(f"{'start-up hook':<15}{hook}")
-    from yolo_effnet import parser
+    from yolo_effnet.host import parser
 
     print(f"{'supported':<15}{parser.supported_versions()}")
     print(f"{'blocks':<15}{', '.join(parser.BLOCKS)}")
@@ -180,6 +181,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `yolo-effnet list | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush fails again
+        return 1
     except (ValueError, RuntimeError) as error:
         print(f"yolo-effnet: {error}", file=sys.stderr)
         return 2

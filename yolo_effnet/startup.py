@@ -5,13 +5,19 @@ import sys
 
 HOST = "ultralytics.nn.tasks"
 OPT_OUT = "YOLO_EFFNET_AUTOLOAD"
+_BUILT_ON_HOST = tuple(f"yolo_effnet.{room}" for room in ("nn", "weights", "host", "tools"))
 autoloaded = False  # whether this interpreter's start-up installed the hook, for `yolo-effnet info`
 
 
 def register() -> None:
     """Register our blocks and names; where that fails, warn and leave Ultralytics as it is."""
     try:
-        import yolo_effnet.parser as parser
+        parser = sys.modules.get("yolo_effnet.host.parser")
+        if getattr(parser, "tasks", sys.modules[HOST]) is not sys.modules[HOST]:
+            # Ultralytics was dropped and imported again, and our classes build on those of before.
+            for name in [name for name in sys.modules if name.startswith(_BUILT_ON_HOST)]:
+                del sys.modules[name]
+        import yolo_effnet.host.parser as parser
 
         # Its import registers too; half imported, because it is what imports Ultralytics here, it has yet to.
         if hasattr(parser, "register"):

@@ -1,18 +1,15 @@
 """The YAML that each model name stands for, written from the architecture table."""
 
-import itertools
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
 
-from yolo_effnet.architectures import Architecture, EfficientNet, TimmNet
-from yolo_effnet.families import Stage
-from yolo_effnet.names import CLASSIFICATION, PYRAMIDS, SERIES, TASKS, Model, find_model
-from yolo_effnet.scaling import CLASSIFICATION_SIZE, DETECTION_SIZE, compound, scale, suggested_size
-
-_SIZES = {2: "xsmall", 3: "small", 4: "medium", 5: "large", 6: "xlarge"}
+from yolo_effnet.zoo.architectures import Architecture, EfficientNet, TimmNet
+from yolo_effnet.zoo.names import CLASSIFICATION, PYRAMIDS, SERIES, TASKS, Model, find_model
+from yolo_effnet.zoo.rows import Rows, add_neck_and_head, add_stages, add_timm_net, stage_args
+from yolo_effnet.zoo.scaling import CLASSIFICATION_SIZE, DETECTION_SIZE, compound, scale, suggested_size
 
 # What `models/` holds: the models of the paper, and one of each further family.
 _FAMILIES = ("efflite0", "effv2s", "ghostnet_100", "mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_large_100")
@@ -41,113 +38,6 @@ head:
 {head}"""
 
 
-class _Rows:
-    """Rows of a model YAML, as lines of text that know their index."""
-
-    def __init__(self):
-        self.index, self.lines = -1, []
-
-    def add(self, row: str, comment: str = "") -> int:
-        """Append a row, with `{i}` in its comment replaced by its index, which is returned."""
-        self.index += 1
-        self.lines.append(f"  - {row}" + (f" # {comment}".format(i=self.index) if comment else ""))
-        return self.index
-
-    def end_paragraph(self) -> None:
-        self.lines.append("")
-
-    def take(self) -> str:
-        """Return the text of the rows since the last call."""
-        text, self.lines = "\n".join(self.lines) + "\n", []
-        return text
-
-
-def _stage_args(stage: Stage) -> tuple[str, str]:
-    """Return module and arguments of a stage's row."""
-    args = f"{stage.channels}, {stage.kernel}, {stage.stride}, {stage.expand_ratio}"
-    if stage.fused:
-        return "FusedStage", args
-    return "EfficientNetStage", args + ("" if stage.se_ratio else ", 0")
-
-
-def _add_stages(rows: _Rows, architecture: EfficientNet) -> dict[int, int]:
-    """Add stem and stages; return the row at which each level of the pyramid ends."""
-    level = 1
-    ends = {level: rows.add(f"[-1, 1, EfficientNetStem, [{architecture.stem_channels}, 3, 2]]", "{i}-P1/2")}
-    for stage in architecture.stages:
-        level += stage.stride == 2
-        label = f"{{i}}-P{level}/{2**level}" if stage.stride == 2 else "{i}"
-        module, args = _stage_args(stage)
-        ends[level] = rows.add(f"[-1, {stage.repeats}, {module}, [{args}]]", label)
-    return ends
-
-
-def _add_timm_net(rows: _Rows, architecture: TimmNet, levels: range) -> dict[int, int]:
-    """Add the row of timm's backbone and one for each level that is taken from it, and return these."""
-    rows.add(f"[-1, 1, TimmBackbone, [{architecture.timm_name}]]", "{i}")
-    # The maps are those of P1/2 to P5/32; P5 stands last, where the neck goes on.
-    channels = dict(zip(range(2, 6), architecture.channels, strict=True))
-    return {
-        level: rows.add(f"[0, 1, Index, [{channels[level]}, {level - 1}]]", f"{{i}}-P{level}/{2**level}")
-        for level in levels
-    }
-
-
-def _widths(model: Model) -> dict[int, int]:
-    """Return the neck's channels at each level of the model's pyramid, in the proportions of Ultralytics' models."""
-    p3, p4, p5 = model.architecture.neck_channels
-    widths = {3: p3, 4: p4, 5: p5}
-    if model.pyramid == "-p2":
-        return {2: p3 // 2, **widths}
-    if model.pyramid == "-p6":
-        return {**widths, 5: min(3 * p3, p5), 6: p5}
-    return widths
-
-
-def _add_neck_and_head(rows: _Rows, model: Model, ends: dict[int, int]) -> str:
-    """Add SPPF, PAN neck and head; return the text of the rows that Ultralytics counts to the backbone."""
-    widths, levels, v8 = _widths(model), PYRAMIDS[model.pyramid], model.series == "yolov8"
-    n = model.architecture.neck_repeats if v8 else max(1, round(model.architecture.neck_repeats * 2 / 3))
-    conv, block = ("SeparableConv", "C2fSeparable") if model.neck else ("Conv", "C2f" if v8 else "C3k2")
-
-    def add_block(level: int, label: str) -> int:
-        if v8:
-            return rows.add(f"[-1, {n}, {block}, [{widths[level]}]]", label)
-        attention = label and level == levels[-1]  # on the way up, as in YOLO26
-        return rows.add(
-            f"[-1, {1 if attention else n}, {block}, [{widths[level]}, True{', 0.5, True' * attention}]]", label
-        )
-
-    top = widths[levels[-1]]
-    if model.pyramid == "-p6":
-        rows.add(f"[-1, 1, {conv}, [{top}, 3, 2]]", "{i}-P6/64")
-        rows.add(f"[-1, {n}, {block}, [{top}, True]]")
-    if v8:
-        inner = {levels[-1]: rows.add(f"[-1, 1, SPPF, [{top}, 5]]", "{i}")}
-    else:
-        rows.add(f"[-1, 1, SPPF, [{top}, 5, 3, {model.pyramid != '-p6'}]]", "{i}")
-        inner = {levels[-1]: rows.add(f"[-1, {n}, C2PSA, [{top}]]", "{i}")}
-    backbone = rows.take()
-
-    for level in levels[-2::-1]:
-        rows.add('[-1, 1, nn.Upsample, [None, 2, "nearest"]]')
-        rows.add(f"[[-1, {ends[level]}], 1, Concat, [1]]", f"cat backbone P{level}")
-        lowest = level == levels[0]
-        inner[level] = add_block(level, "{i}" + (f" (P{level}/{2**level}-{_SIZES[level]})" if lowest else ""))
-        rows.end_paragraph()
-    outputs = [inner[levels[0]]]
-    for below, level in itertools.pairwise(levels):
-        rows.add(f"[-1, 1, {conv}, [{widths[below]}, 3, 2]]")
-        rows.add(f"[[-1, {inner[level]}], 1, Concat, [1]]", f"cat head P{level}")
-        outputs.append(add_block(level, f"{{i}} (P{level}/{2**level}-{_SIZES[level]})"))
-        rows.end_paragraph()
-    _, module, args = TASKS[model.task]
-    module += "" if v8 or not model.task else "26"
-    args = args.format(p3=widths[3])
-    rows.add(f"[{outputs}, 1, {module}, [{args}]]", f"{module}({', '.join(f'P{level}' for level in levels)})")
-    return backbone
-
-
 def _backbone_keys(model: Model) -> str:
     """Return the top-level keys that belong to the backbone."""
     architecture = model.architecture
@@ -168,7 +58,7 @@ def _row_comment(architecture: Architecture) -> str:
         return "  # TimmBackbone: [name of timm's model], Index: [channels, index of the feature map]"
     usage = {}
     for stage in architecture.stages:
-        module, args = _stage_args(stage)
+        module, args = stage_args(stage)
         usage[module] = "[c2, kernel, stride, expand_ratio" + (", se_ratio]" if args.count(",") == 4 else "]")
     modules = ", ".join(usage) + ": " + usage["EfficientNetStage"]
     return f"  # EfficientNetStem: [c2, kernel, stride], {modules}"
@@ -181,12 +71,12 @@ def render(model: Model, notes: Iterable[str] = ()) -> str:
         model (Model): What to write.
         notes (Iterable[str]): Further lines of its header.
     """
-    architecture, rows = model.architecture, _Rows()
+    architecture, rows = model.architecture, Rows()
     levels = PYRAMIDS[model.pyramid]
     if isinstance(architecture, TimmNet):
-        ends = _add_timm_net(rows, architecture, range(levels[0], 6))
+        ends = add_timm_net(rows, architecture, range(levels[0], 6))
     else:
-        ends = _add_stages(rows, architecture)
+        ends = add_stages(rows, architecture)
     if model.task == CLASSIFICATION:
         task, outputs = "image classification", ""
         header = ["Head: EfficientNet's own, so that ImageNet weights cover the whole model"]
@@ -199,7 +89,7 @@ def render(model: Model, notes: Iterable[str] = ()) -> str:
         header = [f"Neck and head: {SERIES[model.series]}, {page}, neck widths scaled with the backbone"]
         if model.neck:
             header.append("Light neck: depthwise-separable convolutions for its dense 3x3 ones")
-        backbone = _add_neck_and_head(rows, model, ends)
+        backbone = add_neck_and_head(rows, model, ends)
     if isinstance(architecture, EfficientNet) and architecture.family.lite:
         header.append(f"Lite: no squeeze-and-excite, and ReLU6, for CPUs, NPUs and int8, {_LITE}")
     return _TEMPLATE.format(
@@ -279,5 +169,5 @@ def write_models(folder: Path) -> None:
         (folder / f"{name}.yaml").write_text(model_yaml(name), encoding="utf-8")
 
 
-if __name__ == "__main__":  # python -m yolo_effnet.configs models
+if __name__ == "__main__":  # python -m yolo_effnet.zoo.configs models
     write_models(Path(sys.argv[1]))

@@ -6,12 +6,13 @@ from pathlib import Path
 import torch
 import yaml
 from torch import nn
-from ultralytics.utils import LOGGER, RANK, ROOT
+from ultralytics.utils import ROOT
 
-from yolo_effnet import blocks
-from yolo_effnet.layers import ConvNormAct, PixelNormalization
-from yolo_effnet.timm_backbone import TimmBackbone
-from yolo_effnet.timm_weights import Pretraining, WeightsUnavailableError, download, pretraining, read_state_dict
+from yolo_effnet.nn.layers import ConvNormAct, PixelNormalization
+from yolo_effnet.nn.stages import Classifier, EfficientNetStage, EfficientNetStem
+from yolo_effnet.nn.timm_backbone import TimmBackbone
+from yolo_effnet.weights.naming import Timm, Torchvision
+from yolo_effnet.weights.sources import Pretraining, download, pretraining, read_state_dict
 
 _UNMATCHED = ("num_batches_tracked", "mean", "std")  # tensors without a counterpart, or of no consequence
 
@@ -35,9 +36,9 @@ class LoadReport:
         return f"ImageNet weights {self.pretraining} from {self.source}: {self.tensors}/{self.tensors} backbone tensors"
 
 
-def _backbone(model: nn.Module) -> list[nn.Module]:
+def backbone_of(model: nn.Module) -> list[nn.Module]:
     """Return the stem, the stages and the classifier, if it has one, of a model in order, or its `TimmBackbone`."""
-    kinds = (blocks.EfficientNetStem, blocks.EfficientNetStage, blocks.Classifier, TimmBackbone)
+    kinds = (EfficientNetStem, EfficientNetStage, Classifier, TimmBackbone)
     layers = [m for m in model.modules() if isinstance(m, kinds)]
     if not layers or not isinstance(layers[0], PixelNormalization):
         raise ValueError(
@@ -46,63 +47,6 @@ def _backbone(model: nn.Module) -> list[nn.Module]:
     if any(isinstance(m, ConvNormAct) and not hasattr(m, "bn") for m in layers[0].modules()):
         raise ValueError(f"{type(model).__name__} is fused; load ImageNet weights into it before fuse()")
     return layers[:1] if isinstance(layers[0], TimmBackbone) else layers
-
-
-def _block_names(block: blocks.MBConv | blocks.FusedMBConv, torchvision: bool) -> dict[str, str]:
-    """Return the library's name for each convolution, BatchNorm and squeeze-and-excite layer of a block."""
-    roles = ("expand", "depthwise", "se", "project")
-    roles = [role for role in roles if not isinstance(getattr(block, role, nn.Identity()), nn.Identity)]
-    if torchvision:
-        reduce, expand = "fc1", "fc2"
-        names = {
-            f"{role}.{part}": f"block.{i}.{j}" for i, role in enumerate(roles) for j, part in enumerate(("conv", "bn"))
-        }
-        gate = f"block.{roles.index('se')}" if "se" in roles else ""
-    else:
-        reduce, expand, gate = "conv_reduce", "conv_expand", "se"
-        fused, whole = isinstance(block, blocks.FusedMBConv), "expand" in roles
-        convs = {
-            "expand": "conv_exp" if fused else "conv_pw",
-            "depthwise": "conv_dw",
-            "project": "conv_pwl" if whole else "conv" if fused else "conv_pw",
-        }
-        ordered = [role for role in roles if role != "se"]
-        names = {f"{role}.conv": convs[role] for role in ordered}
-        names |= {f"{role}.bn": f"bn{i}" for i, role in enumerate(ordered, start=1)}
-    if "se" in roles:
-        names |= {"se.reduce": f"{gate}.{reduce}", "se.expand": f"{gate}.{expand}"}
-    return names
-
-
-def _layer_names(layers: list[nn.Module], torchvision: bool) -> dict[str, str]:
-    """Return the library's name for each layer of the backbone that has tensors."""
-    if isinstance(layers[0], TimmBackbone):
-        return {f"0.{ours}": theirs for ours, theirs in layers[0].timm_names().items()}
-    names = (
-        {"0.conv": "features.0.0", "0.bn": "features.0.1"} if torchvision else {"0.conv": "conv_stem", "0.bn": "bn1"}
-    )
-    for i, layer in enumerate(layers[1:], start=1):
-        if isinstance(layer, blocks.Classifier):
-            head = (
-                (f"features.{i}.0", f"features.{i}.1", "classifier.1")
-                if torchvision
-                else ("conv_head", "bn2", "classifier")
-            )
-            names |= dict(zip((f"{i}.conv.conv", f"{i}.conv.bn", f"{i}.linear"), head, strict=True))
-            continue
-        for j, block in enumerate(layer):
-            prefix = f"features.{i}.{j}" if torchvision else f"blocks.{i - 1}.{j}"
-            names |= {
-                f"{i}.{j}.{ours}": f"{prefix}.{theirs}" for ours, theirs in _block_names(block, torchvision).items()
-            }
-    return names
-
-
-def _is_left_over(name: str, source: Pretraining, torchvision: bool) -> bool:
-    """Return whether a tensor that nothing here took should have found a place."""
-    if name.rpartition(".")[2] in _UNMATCHED:
-        return False
-    return ".block." in name if torchvision else name not in source.tensors
 
 
 def _convert(state_dict: dict, layers: list[nn.Module], source: Pretraining, origin: str) -> dict[str, torch.Tensor]:
@@ -115,8 +59,8 @@ def _convert(state_dict: dict, layers: list[nn.Module], source: Pretraining, ori
 
     backbone = nn.ModuleList(layers)
     ours = {k: v for k, v in backbone.state_dict().items() if k.rpartition(".")[2] not in _UNMATCHED}
-    torchvision = not source.tensors & state_dict.keys() and any(k.startswith("features.0.") for k in state_dict)
-    names = _layer_names(layers, torchvision)
+    naming = Torchvision() if Torchvision.fits(state_dict, source) else Timm(source.tensors)
+    names = naming.layers(layers)
     # Timm's models of feature maps flatten names of its classifiers: stages_0 for stages.0.
     known = {k.replace(".", "_"): k for k in state_dict}
     converted, used = {}, set()
@@ -138,7 +82,11 @@ def _convert(state_dict: dict, layers: list[nn.Module], source: Pretraining, ori
             )
         converted[key] = tensor
         used.add(theirs)
-    left = [k for k in state_dict if k not in used and _is_left_over(k, source, torchvision)]
+    left = [
+        k
+        for k in state_dict
+        if k not in used and k.rpartition(".")[2] not in _UNMATCHED and naming.belongs_to_backbone(k)
+    ]
     if left:
         raise ValueError(
             f"{origin} is not of this backbone ({source.tag}): tensor '{left[0]}' {tuple(state_dict[left[0]].shape)} "
@@ -187,7 +135,7 @@ def load_backbone_weights(model, weights: str | None = None, file: str | Path | 
         WeightsUnavailableError: If the weights are neither in the cache nor to be downloaded, a RuntimeError.
     """
     module = model if isinstance(model, nn.Module) and not hasattr(model, "ckpt") else model.model
-    layers = _backbone(module)
+    layers = backbone_of(module)
     config = getattr(module, "yaml", {})
     tag = weights or config.get("weights")
     if not (file or weights) and config.get("weights_file"):
@@ -212,57 +160,3 @@ def load_backbone_weights(model, weights: str | None = None, file: str | Path | 
         module.names = _imagenet_names()
     layers[0].set_statistics(source.mean, source.std)
     return LoadReport(source, str(path) if file else source.hub_id, len(converted))
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """Return the detection model inside DistributedDataParallel, torch.compile and distillation."""
-    for attribute in ("module", "_orig_mod", "student_model"):
-        model = getattr(model, attribute, model)
-    return model
-
-
-def load_as_training_starts(trainer) -> None:
-    """Load the weights that a model's YAML names; callback `on_pretrain_routine_end` of Ultralytics' trainers.
-
-    Only for `pretrained=True` and a backbone that is still random: resuming, a `.pt` model, `pretrained=x.pt` and
-    `YOLO(...).load()` are left as they are. Rank 0 loads and the other ranks receive.
-
-    Raises:
-        ValueError: If quantisation-aware training would start from a backbone that is random.
-    """
-    model = _unwrapped(trainer.model)
-    config = getattr(model, "yaml", None) or {}
-    stem = next((m for m in model.modules() if isinstance(m, PixelNormalization)), None)
-    if stem and not stem.loaded and getattr(trainer.args, "quantize", None) == 8:
-        # Its ranges are calibrated by now, on a random network whose activations fade away: the loss would be NaN.
-        raise ValueError(
-            "quantize=8 takes the ranges of a trained model, and this backbone is random: train without it first, then "
-            "train model=best.pt quantize=8"
-        )
-    if (
-        trainer.args.pretrained is not True
-        or trainer.resume
-        or not (config.get("weights") or config.get("weights_file"))
-    ):
-        return
-    layers = _backbone(model)
-    if layers[0].loaded:
-        return
-    if RANK in (-1, 0):
-        try:
-            LOGGER.info(str(load_backbone_weights(model)))
-        except WeightsUnavailableError as error:
-            trainer.yolo_effnet_warning = f"The backbone starts from random weights: {error}"
-            LOGGER.warning(trainer.yolo_effnet_warning)
-    backbone = nn.ModuleList(layers)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        for tensor in backbone.state_dict().values():
-            torch.distributed.broadcast(tensor, 0)
-    if trainer.ema:
-        nn.ModuleList(_backbone(_unwrapped(trainer.ema.ema))).load_state_dict(backbone.state_dict())
-
-
-def warn_as_training_ends(trainer) -> None:
-    """Repeat the warning of missing weights; callback `on_train_end` of Ultralytics' trainers."""
-    if hasattr(trainer, "yolo_effnet_warning"):
-        LOGGER.warning(trainer.yolo_effnet_warning.replace("starts", "started", 1))

@@ -3,9 +3,10 @@
 import math
 from dataclasses import replace
 
-from yolo_effnet.architectures import ARCHITECTURES, EfficientNet, round_channels
 from yolo_effnet.checks import check_values
-from yolo_effnet.families import B
+from yolo_effnet.zoo.architectures import EfficientNet, round_channels
+from yolo_effnet.zoo.families import B
+from yolo_effnet.zoo.table import ARCHITECTURES
 
 # Bases of depth, width and resolution at compound coefficient 1: https://arxiv.org/abs/1905.11946, section 3.3.
 ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15

@@ -5,7 +5,8 @@ import itertools
 import re
 from dataclasses import dataclass
 
-from yolo_effnet.architectures import ARCHITECTURES, Architecture, EfficientNet
+from yolo_effnet.zoo.architectures import Architecture, EfficientNet
+from yolo_effnet.zoo.table import ARCHITECTURES
 
 SERIES = {"yolov8": "YOLOv8", "yolo26": "YOLO26"}
 # Suffix of a name: what its YAML is for, head module of YOLOv8 (with 26 appended that of YOLO26) and its arguments.
@@ -122,8 +123,28 @@ def find_model(name: str) -> Model:
     return model
 
 
+def intended(name: str) -> str | None:
+    """Return the name of a model, as `YOLO(..)` takes it, that was meant by one written almost like it, or None.
+
+    Almost is a scale letter as in YOLOv8's own names, capitals, suffixes in another order, and the ending: none or
+    that of a checkpoint.
+
+    Args:
+        name (str): Such as `yolov8n-effb0.yaml`, `yolov8-effb0.pt` or `YOLOv8-EffB0-p2-seg`.
+    """
+    stem = re.sub(r"\.(ya?ml|pt)$", "", name.lower())
+    series, *words = re.sub(r"^(yolov8|yolo26)[nslmx](?=-)", r"\1", stem).split("-")
+    order = [*TASKS, CLASSIFICATION, *PYRAMIDS, *NECKS]
+    if any(f"-{word}" not in order for word in words[1:]):
+        return None
+    model = _MODELS.get("-".join([series, *words[:1], *sorted(words[1:], key=lambda word: order.index(f"-{word}"))]))
+    return f"{model.name}.yaml" if model else None
+
+
 def suggest(name: str) -> str:
     """Return the names closest to `name`, and how names are made, as text."""
+    if meant := intended(name):
+        return f"write {meant}. Its models are {GRAMMAR}"
     close = difflib.get_close_matches(name.partition(".")[0], _MODELS, n=3, cutoff=0.8)
     hint = f"did you mean {', '.join(close)}? " if close else ""
     return f"{hint}Its models are {GRAMMAR}"

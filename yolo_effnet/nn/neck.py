@@ -5,9 +5,11 @@ from torch import nn
 from ultralytics.nn.modules import C2f, Conv, DWConv
 
 from yolo_effnet.checks import check_values
-from yolo_effnet.layers import shrink
+from yolo_effnet.nn.layers import shrink
+from yolo_effnet.nn.registry import ARGUMENT, ONCE, block
 
 
+@block(repeats=ONCE)
 class SeparableConv(nn.Module):
     """Depthwise convolution, then a 1x1 convolution, each with BatchNorm and activation.
 
@@ -38,6 +40,7 @@ class SeparableConv(nn.Module):
         return self.pointwise(self.depthwise(x))
 
 
+@block(repeats=ARGUMENT)
 class C2fSeparable(C2f):
     """Ultralytics' `C2f` with separable convolutions in its bottlenecks, a fifth of the operations and less."""
 
@@ -51,6 +54,3 @@ class C2fSeparable(C2f):
         super().__init__(c1, c2, n, shortcut, g, e)
         for bottleneck in self.m:
             bottleneck.cv1, bottleneck.cv2 = SeparableConv(self.c, self.c), SeparableConv(self.c, self.c)
-
-
-torch.serialization.add_safe_globals([SeparableConv, C2fSeparable])

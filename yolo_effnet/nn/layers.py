@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 from ultralytics.nn.modules import Conv
 
-from yolo_effnet import fast
 from yolo_effnet.checks import is_number
+from yolo_effnet.nn import gate, kernels
+from yolo_effnet.nn.registry import picklable
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -17,7 +18,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 def _is_odd(size) -> int:
     """Return 1 for an odd height or width, else 0; a symbolic size of an exported graph counts as even."""
-    if isinstance(size, torch.SymInt) and fast.is_exporting():
+    if isinstance(size, torch.SymInt) and gate.is_exporting():
         return 0  # Ultralytics only exports multiples of the stride, 32
     if not torch.jit.is_tracing():
         return size % 2
@@ -42,27 +43,49 @@ def shrink(conv: nn.Conv2d) -> None:
         conv.weight /= 3
 
 
+def _is_fast(layer: "ConvNormAct", x: torch.Tensor) -> bool:
+    """Return whether a layer may compute `x` in a leaner way: nobody watches, or has replaced, what is inside it."""
+    return gate.is_allowed(x) and all(map(gate.is_untouched, layer._modules.values()))
+
+
+@gate.known
+@picklable
 class ConvNormAct(Conv):
     """Ultralytics' `Conv`, with less memory for its activation."""
 
-    def convolve(self, x: torch.Tensor) -> torch.Tensor:
-        """Convolve `(B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s))`."""
-        return fast.convolve(self.conv, x)
+    def convolve(self, x: torch.Tensor, fast: bool = False) -> torch.Tensor:
+        """Convolve `(B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s))`.
+
+        Args:
+            x (torch.Tensor): Input.
+            fast (bool): Whether the call of `conv` may be left out.
+        """
+        return kernels.convolve(self.conv, x) if fast else self.conv(x)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply convolution, BatchNorm and activation."""
-        return fast.norm_act(self.bn, self.act, self.convolve(x))
+        fast = _is_fast(self, x)
+        x = self.convolve(x, fast)
+        return kernels.norm_act(self.bn, self.act, x) if fast else self.act(self.bn(x))
 
     def forward_fuse(self, x: torch.Tensor) -> torch.Tensor:
         """Apply convolution and activation, once `fuse()` has folded the BatchNorm."""
-        return fast.activate(self.act, self.convolve(x))
+        fast = _is_fast(self, x)
+        x = self.convolve(x, fast)
+        return kernels.activate(self.act, x) if fast else self.act(x)
 
 
+@gate.known
+@picklable
 class StridedConv(ConvNormAct):
     """Convolution of stride 2 whose zero padding is TensorFlow's SAME or PyTorch's symmetric one.
 
     SAME pads an even size with one pixel less at the top and left than symmetric padding does; weights that were
     trained with one are only exact with the same. For odd sizes both are alike.
+
+    Attributes:
+        padding (str): `same` or `symmetric`.
+        kernel (int): Kernel size, also where something else stands for the convolution.
     """
 
     def __init__(self, c1: int, c2: int, k: int, g: int = 1, padding: str = "same"):
@@ -76,37 +99,41 @@ class StridedConv(ConvNormAct):
             padding (str): `same` or `symmetric`.
         """
         super().__init__(c1, c2, k, 2, g=g)
+        self.kernel = k
         self.set_padding(padding)
 
     def set_padding(self, padding: str) -> None:
-        """Switch to `same` or `symmetric` padding; the weights stay."""
+        """Switch to `same` or `symmetric` padding; the weights stay.
+
+        Raises:
+            ValueError: If something that has no padding stands for the convolution.
+        """
+        if not hasattr(self.conv, "padding"):
+            raise ValueError(f"{type(self.conv).__name__} stands for a convolution, set padding before it does")
         self.padding = padding
-        size = self.conv.kernel_size[0] // 2
+        size = self.kernel // 2
         if padding == "same" and size:
             size += 1  # see convolve
         self.conv.padding = (size, size)
 
-    def convolve(self, x: torch.Tensor) -> torch.Tensor:
-        """Convolve `(B, c1, H, W) -> (B, c2, ceil(H/2), ceil(W/2))` with the chosen padding."""
-        size = self.conv.kernel_size[0] // 2
+    def convolve(self, x: torch.Tensor, fast: bool = False) -> torch.Tensor:
+        """Convolve `(B, c1, H, W) -> (B, c2, ceil(H/2), ceil(W/2))` with the chosen padding; as in `ConvNormAct`."""
+        size = self.kernel // 2
         if self.padding == "symmetric" or not size:
             return self.conv(x)
         odd_h, odd_w = _is_odd(x.shape[-2]), _is_odd(x.shape[-1])
         # An explicit Pad is what simplifiers and runtimes fold into the Conv, and of few channels it costs little.
-        few_channels = self.conv.in_channels < self.conv.out_channels
-        if fast.is_plain(self.conv) and (few_channels or fast.is_exporting()):
+        recorded = gate.is_exporting() and type(self.conv) is nn.Conv2d
+        if recorded or (fast and self.conv.in_channels < self.conv.out_channels):
             x = F.pad(x, (size - 1 + odd_w, size, size - 1 + odd_h, size))
             return F.conv2d(x, self.conv.weight, self.conv.bias, 2, 0, 1, self.conv.groups)
         if odd_h or odd_w:
             x = F.pad(x, (odd_w, 0, odd_h, 0))
         # One more pixel on every side, and the first output row and column dropped: SAME padding without a copy.
-        return self.conv(x)[..., 1:, 1:]
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Apply convolution, BatchNorm and activation."""
-        x = self.convolve(x)
-        # BatchNorm and its backward are far slower on a view than the copy is.
-        return fast.norm_act(self.bn, self.act, x.contiguous(memory_format=_memory_format(x)))
+        x = self.conv(x)[..., 1:, 1:]
+        if hasattr(self, "bn"):  # which is far slower on a view, and so is its backward, than the copy is
+            x = x.contiguous(memory_format=_memory_format(x))
+        return x
 
 
 def _per_channel(statistic: float | Sequence[float], channels: int, name: str, owner: str) -> torch.Tensor:
@@ -150,13 +177,15 @@ class PixelNormalization:
 
     def normalize(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise pixels, `(B, c1, H, W)`."""
-        if x.device.type == "cpu" and not fast.is_exporting():
+        if gate.is_allowed(x):
             # PyTorch's CPU depthwise convolutions are several times faster in this layout, and it flows on from here.
             x = x.contiguous(memory_format=torch.channels_last)
             return torch.addcmul(-self.mean / self.std, x, 1 / self.std)  # one pass, not two
         return (x - self.mean) / self.std
 
 
+@gate.known
+@picklable
 class DropPath(nn.Module):
     """Sum of a residual block, whose branch is left out for random images in training.
 

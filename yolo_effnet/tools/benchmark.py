@@ -17,10 +17,11 @@ from ultralytics.nn.tasks import DetectionModel, parse_model
 from ultralytics.utils import DEFAULT_CFG, TQDM
 from ultralytics.utils.torch_utils import get_flops
 
-from yolo_effnet.architectures import ARCHITECTURES, EfficientNet
-from yolo_effnet.configs import model_config
-from yolo_effnet.families import B
-from yolo_effnet.names import model_names, parse_name
+from yolo_effnet.zoo.architectures import EfficientNet
+from yolo_effnet.zoo.configs import model_config
+from yolo_effnet.zoo.families import B
+from yolo_effnet.zoo.names import model_names, parse_name
+from yolo_effnet.zoo.table import ARCHITECTURES
 
 TRAIN = "train"  # stands among the runtimes for a training step in PyTorch
 INT8 = "int8"  # stands after an export format

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from yolo_effnet.checks import check_values
-from yolo_effnet.layers import IMAGENET_MEAN, IMAGENET_STD, ConvNormAct, PixelNormalization, StridedConv, shrink
-from yolo_effnet.timm_weights import padding_of
+from yolo_effnet.nn.layers import IMAGENET_MEAN, IMAGENET_STD, ConvNormAct, PixelNormalization, StridedConv, shrink
+from yolo_effnet.nn.registry import ONCE, block, picklable
 
 _INVERTED = ("InvertedResidual", "DepthwiseSeparableConv", "UniversalInvertedResidual")  # MBConv and its like
 _SIZE = (256, 320)  # of an image that tells what a model does
@@ -19,6 +19,7 @@ STRIDES = (8, 16, 32)  # of the maps that a YOLO neck takes
 FITTING = "`yolo-effnet list --timm` prints those that fit, such as resnet50, convnext_tiny and mobilenetv3_large_100"
 
 
+@picklable
 class FeatureMap(NamedTuple):
     """One of the feature maps that a backbone gives.
 
@@ -39,6 +40,11 @@ def _create(name: str, in_chans: int = 3, **options) -> nn.Module:
     import timm
 
     return timm.create_model(name, features_only=True, pretrained=False, in_chans=in_chans, **options)
+
+
+def padding_of(model: nn.Module) -> str:
+    """Return the padding of the strided convolutions of timm's `model`, `same` or `symmetric`."""
+    return "same" if any(type(m).__name__ == "Conv2dSame" for m in model.modules()) else "symmetric"
 
 
 def _to_nchw(body: nn.Module, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -88,14 +94,14 @@ def fitting_models(pattern: str = "*") -> Iterator[str]:
     """Yield the models of timm that can be a `TimmBackbone`; it takes a tenth of a second to look at one.
 
     Args:
-        pattern (str): Only names of this shell pattern.
+        pattern (str): Only names of this shell pattern, or that begin with it.
 
     Raises:
         ValueError: If timm has no name of that pattern.
     """
     import timm
 
-    names = timm.list_models(pattern)
+    names = timm.list_models(pattern) or timm.list_models(f"{pattern}*")
     if not names:
         raise ValueError(f"timm has no model of the pattern '{pattern}'; '*' stands for all of them")
     for name in names:
@@ -165,6 +171,7 @@ def _joined(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> ConvNormAct | None:
     return joined
 
 
+@block(repeats=ONCE)
 class TimmBackbone(PixelNormalization, nn.Module):
     """A backbone of timm; `Index` rows after it take its feature maps.
 
@@ -220,6 +227,19 @@ class TimmBackbone(PixelNormalization, nn.Module):
                 if joined.conv.groups == joined.conv.in_channels or joined.conv.out_channels > joined.conv.in_channels:
                     shrink(joined.conv)
 
+    @staticmethod
+    def parse_row(args: list) -> list:
+        """Return what Ultralytics' parser gets for the arguments of a row: output channels first.
+
+        Those of its `Index` rows are what counts.
+
+        Raises:
+            ValueError: If there is no such model of timm.
+        """
+        if not (args and isinstance(args[0], str)):
+            raise ValueError(f"the first argument must be the name of a timm model, got {args}")
+        return [feature_maps(args[0])[-1].channels, *args]
+
     def timm_names(self) -> dict[str, str]:
         """Return timm's name of each layer of `body` that has tensors, by its name in this module."""
         names = {}
@@ -238,6 +258,3 @@ class TimmBackbone(PixelNormalization, nn.Module):
         """Return the map `(B, C, H/s, W/s)` of each index in `maps`, of `(B, c1, H, W)` images in [0, 1]."""
         outputs = _to_nchw(self.body, self.body(self.normalize(x)))
         return {known.index: y for known, y in zip(self.maps, outputs, strict=True)}
-
-
-torch.serialization.add_safe_globals([TimmBackbone, FeatureMap])  # timm's own classes are the user's to allow

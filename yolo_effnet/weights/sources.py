@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from yolo_effnet.architectures import ARCHITECTURES, EfficientNet
+from yolo_effnet.nn.timm_backbone import padding_of
+from yolo_effnet.zoo.architectures import EfficientNet
+from yolo_effnet.zoo.table import ARCHITECTURES
 
 _PROBE_SECONDS = 5  # for the first byte of a file, which huggingface_hub itself retries for a minute and more
 
@@ -52,11 +54,6 @@ class Pretraining:
     def __str__(self) -> str:
         """Return all that a user may want to see in a log."""
         return f"{self.tag} (mean {self.mean}, std {self.std}, BN eps {self.bn_eps:g}, padding {self.padding})"
-
-
-def padding_of(model: nn.Module) -> str:
-    """Return the padding of the strided convolutions of timm's `model`, `same` or `symmetric`."""
-    return "same" if any(type(m).__name__ == "Conv2dSame" for m in model.modules()) else "symmetric"
 
 
 def available_tags(backbone: str | None = None) -> list[str]:

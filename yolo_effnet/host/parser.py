@@ -1,0 +1,258 @@
+"""The seam to Ultralytics: our blocks in its model-YAML parser, our names in its YAML loader."""
+
+import builtins
+import contextlib
+import difflib
+import functools
+import inspect
+import re
+import sys
+import threading
+import traceback
+from pathlib import Path
+
+import torch
+import ultralytics
+import ultralytics.nn.tasks  # not "from ultralytics.nn import tasks": it may still be importing
+from ultralytics.utils import LOGGER, callbacks, checks
+
+from yolo_effnet.host import training
+from yolo_effnet.host.rows import check_rows, row_error
+from yolo_effnet.nn import neck, stages, timm_backbone  # noqa: F401  # they fill BLOCKS
+from yolo_effnet.nn.registry import ARGUMENT, BLOCKS
+from yolo_effnet.nn.settings import set_bn_momentum, set_drop_path, set_padding
+from yolo_effnet.zoo import configs, names
+
+tasks = sys.modules["ultralytics.nn.tasks"]
+
+# 8.3.70 is the oldest release that the tests run (the lists of blocks are frozensets from about 8.3.60 on); the parser
+# of 9 is not known yet.
+SUPPORTED_ULTRALYTICS = ((8, 3, 70), (9,))
+NEWEST_TESTED = (8, 4, 190)
+_lending = threading.RLock()
+
+
+def is_ours(name) -> bool:
+    """Return whether a row of that name is one of our blocks, and not one that Ultralytics' module has of its own."""
+    return isinstance(name, str) and name in BLOCKS and vars(tasks).get(name, BLOCKS[name].cls) is BLOCKS[name].cls
+
+
+def _has_rows_of_ours(d: dict) -> bool:
+    rows = [row for part in ("backbone", "head") for row in d.get(part) or [] if isinstance(row, (list, tuple))]
+    return any(is_ours(item) for row in rows for item in row)
+
+
+def _widened_frozenset(items=()):
+    """Return a frozenset of `items`, and of our blocks too where the items are the parser's lists of blocks.
+
+    `parse_model` decides by two frozensets, made at each call, which rows get `(c1, c2)` and which of these get
+    their repeats as an argument; `C2f` is in both and `Conv` in the first only. Standing in for `frozenset` in its
+    module lets Ultralytics itself compute channels and repeats of our rows, with its width and depth multiples, and
+    print them; parsing our rows as `C2f` and swapping the layers afterwards would need a second printed table.
+    """
+    result = builtins.frozenset(items)
+    if tasks.C2f not in result:
+        return result
+    everything = tasks.Conv in result
+    return result.union(block.cls for block in BLOCKS.values() if everything or block.repeats == ARGUMENT)
+
+
+@contextlib.contextmanager
+def _lent_names():
+    """Lend our names to Ultralytics' module, where the parser looks for them, until the end of the `with` block."""
+    lent = {**{name: block.cls for name, block in BLOCKS.items()}, "frozenset": _widened_frozenset}
+    before = {name: vars(tasks)[name] for name in lent if name in vars(tasks)}
+    vars(tasks).update(lent)
+    try:
+        yield
+    finally:
+        for name in lent:
+            del vars(tasks)[name]
+        vars(tasks).update(before)
+
+
+def _failing_row(error: BaseException, parser) -> int | None:
+    """Return the index of the row at which Ultralytics' function `parser` raised `error`."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code is parser.__code__:
+            return frame.f_locals.get("i")
+    return None
+
+
+def _explained(error: Exception, row, index: int) -> ValueError | None:
+    """Return an error that says what is wrong with a row, or None where that is for Ultralytics to say."""
+    name = row[2]
+    if isinstance(error, KeyError):
+        close = difflib.get_close_matches(str(name), BLOCKS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"those of yolo_effnet are {', '.join(BLOCKS)}"
+        return row_error(index, row, f"unknown block '{name}'; {hint}")
+    if name not in BLOCKS:
+        return None
+    return row_error(index, row, str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
+
+
+@functools.cache
+def _check_parser(parser) -> None:
+    """Check that Ultralytics' function `parser` gives rows of ours their input channels and repeats.
+
+    Raises:
+        RuntimeError: If it does not.
+    """
+    stem = [-1, 1, "EfficientNetStem", [16]]
+    d = {"nc": 1, "backbone": [stem, [-1, 2, "EfficientNetStage", [24, 3, 2]]], "head": [[-1, 1, "MBConv", [32]]]}
+    try:
+        with torch.random.fork_rng(devices=[]):  # a seed gives the same model, checked or not
+            stem, stage, block = parser(d, 3, False)[0]
+        found = [stem.conv.in_channels, len(stage), stage[0].project.conv.out_channels, block.project.conv.out_channels]
+        understood = found == [3, 2, 24, 32]
+    except Exception as error:
+        understood, found = False, f"{type(error).__name__}: {error}"
+    if not understood:
+        newest = ".".join(map(str, NEWEST_TESTED))
+        newer = "newer than the newest release that yolo_effnet is tested with and " * (_version() > NEWEST_TESTED)
+        raise RuntimeError(
+            f"the model parser of ultralytics {ultralytics.__version__} is {newer}not one that builds rows of "
+            f"yolo_effnet ({found}): pip install ultralytics=={newest}"
+        )
+
+
+def _wrap_parse_model(parse_model):
+    """Return Ultralytics' `parse_model` with our blocks, errors that name our rows, `padding` and `drop_path`."""
+    innermost = inspect.unwrap(parse_model)
+
+    @functools.wraps(parse_model)
+    def wrapper(d, ch, verbose=True):
+        with _lending:  # also for models without rows of ours, which must not see what is lent to another thread
+            activation = tasks.Conv.default_act
+            try:
+                if not _has_rows_of_ours(d):
+                    return parse_model(d, ch, verbose)
+                rows = [*d["backbone"], *d["head"]]
+                d = check_rows(d)
+                with _lent_names():
+                    _check_parser(parse_model)
+                    try:
+                        model, save = parse_model(d, ch, verbose)
+                    except Exception as error:
+                        index = _failing_row(error, innermost)
+                        explained = None if index is None else _explained(error, rows[index], index)
+                        if explained is None:
+                            raise
+                        raise explained from error
+            finally:
+                tasks.Conv.default_act = activation  # older releases leave `activation:` of a model to all later ones
+        ours = [layer for layer in model if not isinstance(layer, timm_backbone.TimmBackbone)]  # which has its own
+        set_padding(torch.nn.ModuleList(ours), d.get("padding", "same"))
+        set_drop_path(model, d.get("drop_path", 0.0))
+        return model, save
+
+    return wrapper
+
+
+def _wrap_yaml_model_load(yaml_model_load):
+    """Return Ultralytics' `yaml_model_load`, which also knows our names where no file of that name exists."""
+
+    @functools.wraps(yaml_model_load)
+    def wrapper(path):
+        file = Path(path)
+        # A file always wins, and is not found by Ultralytics where its path changes with the scale cut out of it.
+        model = None if file.is_file() else names.parse_name(file.name)
+        if model is None:
+            meant = None if file.is_file() else names.intended(file.name)
+            if meant:
+                raise _no_such_file(path, meant)
+            return yaml_model_load(path)
+        if model.series == "yolo26" and not hasattr(tasks, "Segment26"):
+            raise ValueError(
+                f"'{path}' needs ultralytics>=8.4, which has YOLO26, not {ultralytics.__version__}; "
+                f"{str(path).replace('yolo26', 'yolov8')} works with both"
+            )
+        if file.name != str(path):
+            raise FileNotFoundError(f"'{path}' does not exist; for the built-in model write model={file.name}")
+        return {**configs.model_config(file.name), "scale": "", "yaml_file": str(path)}
+
+    return wrapper
+
+
+def _no_such_file(path, meant: str) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"'{path}' does not exist; for the built-in model write model={meant}, whose size its backbone tells"
+    )
+
+
+def _wrap_file_lookup(look_up):
+    """Return a function of Ultralytics that takes a path first, whose error names the model that was meant."""
+
+    @functools.wraps(look_up)
+    def wrapper(file, *args, **kwargs):
+        try:
+            return look_up(file, *args, **kwargs)
+        except FileNotFoundError as error:
+            meant = names.intended(Path(str(file)).name)
+            if meant is None:
+                raise
+            raise _no_such_file(file, meant) from error
+
+    return wrapper
+
+
+def _wrap_initialize_weights(initialize_weights):
+    """Return Ultralytics' `initialize_weights`, which sets BatchNorm, with the momentum that our backbones need."""
+
+    @functools.wraps(initialize_weights)
+    def wrapper(model):
+        initialize_weights(model)
+        set_bn_momentum(model)
+
+    return wrapper
+
+
+# All that is wrapped, of `ultralytics.nn.tasks` and `ultralytics.utils.checks`. Of eleven releases from 8.3.70
+# to 8.4.190 that were compared, parse_model last changed in 8.4.170 and yaml_model_load in 8.4.150.
+WRAPPED = {
+    "parse_model": _wrap_parse_model,  # finds classes of rows by name, and has lists of those that take channels
+    "yaml_model_load": _wrap_yaml_model_load,  # finds files; our names are none
+    "initialize_weights": _wrap_initialize_weights,  # sets eps and momentum of BatchNorm at every rebuild of a model
+    "torch_safe_load": _wrap_file_lookup,  # looks for yolov8-effb0.pt,
+    "check_file": _wrap_file_lookup,  # and this one for yolov8-effb0, neither of which exists
+}
+
+
+def _replace(name: str, wrap) -> None:
+    """Wrap a function of `ultralytics.nn.tasks` or `utils.checks`, and wherever Ultralytics imported it by name."""
+    original = getattr(tasks, name, None) or getattr(checks, name)
+    if getattr(original, "yolo_effnet", False):
+        return
+    wrapper = wrap(original)
+    wrapper.yolo_effnet = True
+    for module_name, module in list(sys.modules.items()):
+        if module_name.partition(".")[0] == "ultralytics" and vars(module).get(name) is original:
+            setattr(module, name, wrapper)
+
+
+def supported_versions() -> str:
+    """Return the supported range of Ultralytics as a requirement."""
+    floor, ceiling = (".".join(map(str, version)) for version in SUPPORTED_ULTRALYTICS)
+    return f"ultralytics>={floor},<{ceiling}"
+
+
+def _version() -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", ultralytics.__version__)[:3]))
+
+
+def register() -> None:
+    """Make our blocks and model names known to Ultralytics; importing this module does so, a second call nothing."""
+    if getattr(tasks.parse_model, "yolo_effnet", False):
+        return
+    floor, ceiling = SUPPORTED_ULTRALYTICS
+    if not floor <= _version() < ceiling:
+        LOGGER.warning(f"yolo_effnet is tested with {supported_versions()}, not with {ultralytics.__version__}.")
+    for name, wrap in WRAPPED.items():
+        _replace(name, wrap)
+    # Every trainer, also one in a process that Ultralytics starts for a further GPU, begins with these.
+    for event, callback in training.CALLBACKS.items():
+        if callback not in callbacks.default_callbacks[event]:
+            callbacks.default_callbacks[event].append(callback)
+
+
+register()

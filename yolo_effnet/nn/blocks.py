@@ -1,0 +1,163 @@
+"""MBConv and FusedMBConv, built from Ultralytics' `Conv`, so that `model.fuse()` folds every BatchNorm."""
+
+import torch
+from torch import nn
+from ultralytics.nn.modules import Conv
+
+from yolo_effnet.checks import check_values
+from yolo_effnet.nn import gate, strips
+from yolo_effnet.nn.layers import ConvNormAct, DropPath, StridedConv, shrink
+from yolo_effnet.nn.registry import STACKED, block
+
+
+@gate.known
+@block(repeats=STACKED)
+class SqueezeExcite(nn.Module):
+    """Squeeze-and-excite: weigh every channel by a gate computed from the mean of all channels.
+
+    References:
+        Squeeze-and-Excitation Networks, https://arxiv.org/abs/1709.01507, section 3.
+    """
+
+    def __init__(self, c1: int, c2: int, se_ratio: float = 0.25):
+        """Initialize the gate.
+
+        Args:
+            c1 (int): Input channels.
+            c2 (int): Output channels, equal to `c1`.
+            se_ratio (float): Channels of the squeezed vector relative to `c1`, in (0, 1].
+
+        Raises:
+            ValueError: If `c2` is not `c1`, or a value is outside its range.
+        """
+        super().__init__()
+        check_values("SqueezeExcite", c1=c1, c2=c2, se_ratio=se_ratio)
+        if c1 != c2 or not se_ratio:
+            raise ValueError(
+                f"SqueezeExcite: c2 must equal the input channels {c1} and se_ratio be above 0, "
+                f"got c2={c2} and se_ratio={se_ratio}"
+            )
+        squeezed = max(1, round(c1 * se_ratio))
+        self.reduce = nn.Conv2d(c1, squeezed, 1)
+        self.act = Conv.default_act
+        self.expand = nn.Conv2d(squeezed, c1, 1)
+
+    def gate(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the weight of every channel of `x`: `(B, c1, H, W) -> (B, c1, 1, 1)`, in [0, 1]."""
+        return self.expand(self.act(self.reduce(x.mean((2, 3), keepdim=True)))).sigmoid()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return `x`, `(B, c1, H, W)`, with every channel weighed."""
+        return x * self.gate(x)
+
+
+@block(repeats="EfficientNetStage")
+class MBConv(nn.Module):
+    """Mobile inverted bottleneck: expand, depthwise convolution, squeeze-and-excite, project, residual.
+
+    References:
+        MobileNetV2, https://arxiv.org/abs/1801.04381, section 3.4; with squeeze-and-excite as in
+        MnasNet, https://arxiv.org/abs/1807.11626, Figure 7.
+    """
+
+    def __init__(
+        self,
+        c1: int,
+        c2: int,
+        k: int = 3,
+        s: int = 1,
+        expand_ratio: float = 6,
+        se_ratio: float = 0.25,
+        drop_path: float = 0.0,
+    ):
+        """Initialize the block.
+
+        Args:
+            c1 (int): Input channels.
+            c2 (int): Output channels.
+            k (int): Kernel size of the depthwise convolution, odd.
+            s (int): Stride of the depthwise convolution, 1 or 2.
+            expand_ratio (float): Channels of the depthwise convolution relative to `c1`; 1 leaves out the expansion.
+            se_ratio (float): Squeezed channels relative to `c1` (not to the expanded ones); 0 leaves out the gate.
+            drop_path (float): Probability in [0, 1) to drop the block's branch per image in training; of effect only
+                where the block has a residual, that is for stride 1 and equal channels.
+
+        Raises:
+            ValueError: If a value is outside its range.
+        """
+        super().__init__()
+        check_values(
+            "MBConv", c1=c1, c2=c2, k=k, s=s, expand_ratio=expand_ratio, se_ratio=se_ratio, drop_path=drop_path
+        )
+        expanded = round(c1 * expand_ratio)
+        self.expand = ConvNormAct(c1, expanded, 1) if expanded != c1 else nn.Identity()
+        depthwise = StridedConv if s == 2 else ConvNormAct
+        self.depthwise = depthwise(expanded, expanded, k, g=expanded)
+        self.se = SqueezeExcite(expanded, expanded, se_ratio * c1 / expanded) if se_ratio else nn.Identity()
+        self.project = ConvNormAct(expanded, c2, 1, act=False)
+        for layer in (self.expand, self.depthwise):
+            if isinstance(layer, ConvNormAct):
+                shrink(layer.conv)
+        self.drop_path = DropPath(drop_path) if s == 1 and c1 == c2 else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map `(B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s))`."""
+        if strips.are_possible(self.expand, self.depthwise, self.project, self, x):
+            y = strips.compute(self.expand, self.depthwise, self.se, self.project, x)
+            return y if self.drop_path is None else y.add_(x)
+        y = self.project(self.se(self.depthwise(self.expand(x))))
+        return y if self.drop_path is None else self.drop_path(x, y)
+
+
+@block(repeats="FusedStage")
+class FusedMBConv(nn.Module):
+    """MBConv whose expansion and depthwise convolution are one dense convolution: faster where channels are few.
+
+    References:
+        EfficientNetV2, https://arxiv.org/abs/2104.00298, section 3.2 and Figure 2.
+    """
+
+    def __init__(
+        self,
+        c1: int,
+        c2: int,
+        k: int = 3,
+        s: int = 1,
+        expand_ratio: float = 4,
+        se_ratio: float = 0,
+        drop_path: float = 0.0,
+    ):
+        """Initialize the block.
+
+        Args:
+            c1 (int): Input channels.
+            c2 (int): Output channels.
+            k (int): Kernel size of the dense convolution, odd.
+            s (int): Its stride, 1 or 2.
+            expand_ratio (float): Its channels relative to `c1`; with 1 it is the only one and has an activation.
+            se_ratio (float): Squeezed channels relative to `c1`; 0 leaves out the gate.
+            drop_path (float): As in `MBConv`.
+
+        Raises:
+            ValueError: If a value is outside its range.
+        """
+        super().__init__()
+        check_values(
+            "FusedMBConv", c1=c1, c2=c2, k=k, s=s, expand_ratio=expand_ratio, se_ratio=se_ratio, drop_path=drop_path
+        )
+        expanded = round(c1 * expand_ratio)
+        single = expanded == c1
+        dense = _dense_conv(c1, c2 if single else expanded, k, s)
+        self.expand = nn.Identity() if single else dense
+        self.se = SqueezeExcite(expanded, expanded, se_ratio * c1 / expanded) if se_ratio else nn.Identity()
+        self.project = dense if single else ConvNormAct(expanded, c2, 1, act=False)
+        self.drop_path = DropPath(drop_path) if s == 1 and c1 == c2 else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map `(B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s))`."""
+        y = self.project(self.se(self.expand(x)))
+        return y if self.drop_path is None else self.drop_path(x, y)
+
+
+def _dense_conv(c1: int, c2: int, k: int, s: int) -> ConvNormAct:
+    return StridedConv(c1, c2, k) if s == 2 else ConvNormAct(c1, c2, k)

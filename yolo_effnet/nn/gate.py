@@ -1,0 +1,110 @@
+"""Whether a faster way may stand in for the plain computation: only where nobody can tell the difference."""
+
+import os
+
+import torch
+from torch import nn
+from torch.autograd import forward_ad
+from torch.nn.modules import module as hooks
+
+VARIABLE = "YOLO_EFFNET_FAST"
+_OFF, _ON, _CUDA = "off", "on", "cuda"
+_WORDS = {"0": _OFF, "false": _OFF, "no": _OFF, "off": _OFF, "cuda": _CUDA}
+_mode = _WORDS.get(os.environ.get(VARIABLE, "").strip().lower(), _ON)
+
+# Classes of torch whose call a faster way may leave out, and those of ours (see `known`).
+_KNOWN = {nn.Conv2d, nn.BatchNorm2d, nn.SiLU, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Sigmoid, nn.Identity}
+_PARAMETERS = (nn.Parameter, type(None))
+
+
+class fast_paths:
+    """Turn the faster ways of all blocks on or off, for good or as a context manager.
+
+    They compute what the plain layers do. Turn them off to compare, or to look for a fault. The environment variable
+    `YOLO_EFFNET_FAST=0` does the same for a process and those that it starts; `YOLO_EFFNET_FAST=cuda` is `cuda=True`.
+
+    Args:
+        enabled (bool): Whether they may run.
+        cuda (bool): Whether those of training may run on a GPU too, where they have not been measured.
+    """
+
+    def __init__(self, enabled: bool = True, cuda: bool = False):
+        """Set the mode, which lasts until the next call or the end of the `with` block."""
+        global _mode
+        self.before = _mode
+        _mode = (_CUDA if cuda else _ON) if enabled else _OFF
+
+    def __enter__(self):
+        """Return itself; the mode is already set."""
+        return self
+
+    def __exit__(self, *_):
+        """Set the mode of before."""
+        global _mode
+        _mode = self.before
+
+
+def known(cls: type) -> type:
+    """Class decorator: a faster way may leave out the call of such a module."""
+    _KNOWN.add(cls)
+    return cls
+
+
+def is_exporting() -> bool:
+    """Return whether a graph is being recorded, which must hold the plain operators only."""
+    return torch.jit.is_tracing() or _compiler_exports()
+
+
+# From torch 2.7 on; before, `torch.export` counts as compilation.
+_compiler_exports = getattr(torch.compiler, "is_exporting", lambda: False)
+
+
+def is_allowed(x: torch.Tensor) -> bool:
+    """Return whether anything but the plain computation of `x` may run, here and now.
+
+    Nothing may where a graph is recorded or compiled, where tensors are not what they seem (subclasses, tracers,
+    `torch.func` transforms, forward-mode derivatives), where every operator or every module is watched, and on devices
+    on which nothing has been measured.
+    """
+    return (
+        _mode != _OFF
+        and type(x) is torch.Tensor
+        and (x.device.type == "cpu" or (_mode == _CUDA and x.device.type == "cuda"))
+        and not torch.compiler.is_compiling()
+        and not is_exporting()
+        and not torch._C._len_torch_function_stack()
+        and not torch._C._len_torch_dispatch_stack()
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and forward_ad._current_level < 0
+        and not (
+            hooks._global_forward_hooks
+            or hooks._global_forward_pre_hooks
+            or hooks._global_backward_hooks
+            or hooks._global_backward_pre_hooks
+        )
+    )
+
+
+def is_untouched(module: nn.Module) -> bool:
+    """Return whether the calls of a module and of all modules inside it may be left out.
+
+    So it is if each is of a known class (no quantizer, wrapper or replacement), has no hooks, no forward method and no
+    compiled call of its own, and parameters that are no subclass of `nn.Parameter`.
+    """
+    kind, state = type(module), module.__dict__
+    if (
+        kind not in _KNOWN
+        or state["_forward_hooks"]
+        or state["_forward_pre_hooks"]
+        or state["_backward_hooks"]
+        or state["_backward_pre_hooks"]
+        or "_compiled_call_impl" in state
+    ):
+        return False
+    own = state.get("forward")  # Ultralytics' fuse() gives its layers one
+    if own is not None and getattr(own, "__func__", None) is not getattr(kind, "forward_fuse", None):
+        return False
+    for parameter in state["_parameters"].values():
+        if type(parameter) not in _PARAMETERS:
+            return False
+    return all(map(is_untouched, state["_modules"].values()))

@@ -13,7 +13,7 @@ from ultralytics import ASSETS, YOLO
 
 pytestmark = [pytest.mark.export, pytest.mark.filterwarnings("ignore")]  # exporters warn, at every step, of themselves
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parent.parent / "docs" / "export.md").read_text(encoding="utf-8")
 VALIDATION = {"imgsz": 64, "batch": 1, "rect": False, "workers": 0, "plots": False, "verbose": False, "device": "cpu"}
 # Supported operators of TensorRT's ONNX parser, of those that Ultralytics' models can hold:
 # https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md
@@ -144,6 +144,6 @@ def test_onnx_graph_is_clean_and_fit_for_tensorrt(name, tmp_path, monkeypatch):
     for node in graph.node:
         for pads in (list(a.ints) for a in node.attribute if a.name == "pads"):
             assert node.op_type == "Conv" or pads[:2] == pads[2:]
-    nodes, convolutions = map(int, re.search(rf"^\| {name} \| (\d+) \| (\d+) \|$", README, re.MULTILINE).groups())
+    nodes, convolutions = map(int, re.search(rf"^\| {name} \| (\d+) \| (\d+) \|$", PAGE, re.MULTILINE).groups())
     assert convolutions == kinds["Conv"]
     assert len(graph.node) <= nodes  # another version may slim it further

@@ -17,6 +17,7 @@ import ultralytics.nn.tasks  # not "from ultralytics.nn import tasks": it may st
 from ultralytics.utils import LOGGER, callbacks, checks
 
 from yolo_effnet.host import training
+from yolo_effnet.host.keys import check_keys, misspelt_keys
 from yolo_effnet.host.rows import check_rows, row_error
 from yolo_effnet.nn import neck, stages, timm_backbone  # noqa: F401  # they fill BLOCKS
 from yolo_effnet.nn.registry import ARGUMENT, BLOCKS
@@ -37,8 +38,10 @@ def is_ours(name) -> bool:
     return isinstance(name, str) and name in BLOCKS and vars(tasks).get(name, BLOCKS[name].cls) is BLOCKS[name].cls
 
 
-def _has_rows_of_ours(d: dict) -> bool:
-    rows = [row for part in ("backbone", "head") for row in d.get(part) or [] if isinstance(row, (list, tuple))]
+def has_rows_of_ours(d: dict) -> bool:
+    """Return whether a model dict has a row of one of our blocks."""
+    parts = [d.get(part) for part in ("backbone", "head")]
+    rows = [row for part in parts if isinstance(part, list) for row in part if isinstance(row, (list, tuple))]
     return any(is_ours(item) for row in rows for item in row)
 
 
@@ -125,8 +128,11 @@ def _wrap_parse_model(parse_model):
         with _lending:  # also for models without rows of ours, which must not see what is lent to another thread
             activation = tasks.Conv.default_act
             try:
-                if not _has_rows_of_ours(d):
+                if not has_rows_of_ours(d):
                     return parse_model(d, ch, verbose)
+                for key, meant in misspelt_keys(d).items():
+                    LOGGER.warning(f"model YAML: the key `{key}:` is not known and ignored; `{meant}:` may be meant")
+                check_keys(d, vars(tasks))
                 rows = [*d["backbone"], *d["head"]]
                 d = check_rows(d)
                 with _lent_names():
@@ -142,7 +148,8 @@ def _wrap_parse_model(parse_model):
             finally:
                 tasks.Conv.default_act = activation  # older releases leave `activation:` of a model to all later ones
         ours = [layer for layer in model if not isinstance(layer, timm_backbone.TimmBackbone)]  # which has its own
-        set_padding(torch.nn.ModuleList(ours), d.get("padding", "same"))
+        if not set_padding(torch.nn.ModuleList(ours), d.get("padding", "same")) and "padding" in d:
+            LOGGER.warning(f"model YAML: `padding: {d['padding']}` has no strided convolution of ours to act on")
         set_drop_path(model, d.get("drop_path", 0.0))
         return model, save
 
@@ -161,7 +168,11 @@ def _wrap_yaml_model_load(yaml_model_load):
             meant = None if file.is_file() else names.intended(file.name)
             if meant:
                 raise _no_such_file(path, meant)
-            return yaml_model_load(path)
+            d = yaml_model_load(path)
+            if isinstance(d, dict) and has_rows_of_ours(d):  # Ultralytics looks into rows before it parses them
+                check_keys(d, vars(tasks))
+                check_rows(d)
+            return d
         if model.series == "yolo26" and not hasattr(tasks, "Segment26"):
             raise ValueError(
                 f"'{path}' needs ultralytics>=8.4, which has YOLO26, not {ultralytics.__version__}; "

@@ -1,5 +1,6 @@
 """Checks of the rows of a model YAML that name blocks of ours, before Ultralytics parses them."""
 
+import ast
 import inspect
 
 from yolo_effnet.checks import check_values
@@ -7,23 +8,55 @@ from yolo_effnet.nn.registry import BLOCKS, ONCE
 from yolo_effnet.nn.timm_backbone import feature_maps
 
 
+def _is_int(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_shape(index: int, row) -> None:
+    """Check what a row of any block has to be.
+
+    Raises:
+        ValueError: If it is not a list of source, repeats, name and arguments.
+    """
+    if not (isinstance(row, (list, tuple)) and len(row) == 4 and isinstance(row[2], str)):
+        raise row_error(index, row, "a row must be [from, repeats, module, args]")
+    sources = row[0] if isinstance(row[0], (list, tuple)) else [row[0]]
+    for f in sources:
+        if not _is_int(f) or not (-index <= f < index or (index == 0 and f == -1)):
+            raise row_error(
+                index, row, f"from must be -1 or the index of a row above, or a list of them, got {row[0]!r}"
+            )
+    if row[2] in (*BLOCKS, "Index") and not _is_int(row[0]):
+        raise row_error(index, row, f"{row[2]} takes one source, got {row[0]!r}")
+    if not (_is_int(row[1]) and row[1] >= 1):
+        raise row_error(index, row, f"repeats must be an integer >= 1, got {row[1]!r}")
+    if not isinstance(row[3], list):
+        raise row_error(index, row, f"args must be a list, got {row[3]!r}")
+
+
+def _is_number_as_text(value) -> bool:
+    try:
+        return isinstance(value, str) and isinstance(ast.literal_eval(value.strip()), (int, float, list, tuple))
+    except (ValueError, SyntaxError):
+        return False
+
+
 def _check_row(index: int, row) -> list:
     """Return a row of one of our blocks in the form that Ultralytics' parser builds rightly.
 
     Raises:
-        ValueError: If repeats or output channels are malformed.
+        ValueError: If repeats or arguments are malformed.
     """
     f, n, name, args = row
-    if not (isinstance(n, int) and not isinstance(n, bool) and n >= 1):
-        raise row_error(index, row, f"repeats must be an integer >= 1, got {n!r}")
-    if not isinstance(args, list):
-        raise row_error(index, row, f"args must be a list, got {args!r}")
     rule = BLOCKS[name]
     if n > 1 and rule.repeats == ONCE:
         raise row_error(index, row, f"the repeats of {name} must be 1, got {n}")
     try:
         if hasattr(rule.cls, "parse_row"):
             return [f, n, name, rule.cls.parse_row(args)]
+        for value in args:
+            if _is_number_as_text(value):
+                raise ValueError(f"write the number {value} without quotation marks, got {value!r}")
         if args and not isinstance(args[0], str):  # Ultralytics rounds, so that a wrong value would pass
             check_values(name, c2=args[0])
     except ValueError as error:
@@ -43,13 +76,15 @@ def _check_index_row(index: int, row, maps: tuple) -> None:
     if row[2] != "Index":
         raise row_error(index, row, f"TimmBackbone gives several feature maps, which Index rows take: {known}")
     args = row[3]
-    if args not in [[m.channels, m.index] for m in maps]:
+    if row[1] != 1:
+        raise row_error(index, row, f"the repeats of Index must be 1, got {row[1]}")
+    if not all(map(_is_int, args)) or args not in [[m.channels, m.index] for m in maps]:
         raise row_error(index, row, f"channels and index of TimmBackbone's feature maps are {known}; got {args}")
 
 
 def row_error(index: int, row, why: str) -> ValueError:
     """Return an error that names a row, what is wrong with it, and how a row of that block is written."""
-    name = row[2] if len(row) == 4 else None
+    name = row[2] if isinstance(row, (list, tuple)) and len(row) == 4 and isinstance(row[2], str) else None
     usage = ""
     if name in BLOCKS:
         hidden = ("c1", "n", "c2") if name == "TimmBackbone" else ("c1", "n")
@@ -60,20 +95,25 @@ def row_error(index: int, row, why: str) -> ValueError:
 
 
 def check_rows(d: dict) -> dict:
-    """Return the model dict `d` with its rows of our blocks checked; other rows are left to Ultralytics."""
-    checked, index, maps = dict(d), 0, {}
+    """Return a model dict with its rows checked, those of our blocks in the form that Ultralytics builds rightly.
+
+    Raises:
+        ValueError: If a row is malformed; what the arguments of other blocks are is left to Ultralytics.
+    """
+    checked, index, maps, modules = dict(d), 0, {}, []
     for part in ("backbone", "head"):
         checked[part] = []
         for row in d[part]:
-            ours = any(isinstance(item, str) and item in BLOCKS for item in row)
-            if ours and (len(row) != 4 or row[2] not in BLOCKS):
-                raise row_error(index, row, "a row must be [from, repeats, module, args]")
-            for f in row[0] if isinstance(row[0], list) else row[:1]:
-                source = index + f if isinstance(f, int) and f < 0 else f
+            _check_shape(index, row)
+            for f in row[0] if isinstance(row[0], (list, tuple)) else row[:1]:
+                source = index + f if f < 0 else f
                 if source in maps:
                     _check_index_row(index, row, maps[source])
-            checked[part].append(_check_row(index, row) if ours else row)
+                elif row[2] == "Index" and index and modules[source] in (*BLOCKS, "Index"):
+                    raise row_error(index, row, f"Index picks one of several feature maps, row {source} gives one only")
+            checked[part].append(_check_row(index, row) if row[2] in BLOCKS else row)
             if row[2] == "TimmBackbone":
                 maps[index] = feature_maps(row[3][0])
+            modules.append(row[2])
             index += 1
     return checked

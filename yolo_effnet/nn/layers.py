@@ -142,6 +142,10 @@ def _per_channel(statistic: float | Sequence[float], channels: int, name: str, o
     if not values or not all(map(is_number, values)) or (name == "std" and min(values) <= 0):
         accepted = "a number or one number per channel" + (", above 0" if name == "std" else "")
         raise ValueError(f"{owner}: {name} must be {accepted}, got {statistic!r}")
+    if max(map(abs, values)) > 1:
+        raise ValueError(f"{owner}: {name} must be in units of [0, 1] pixels, divided by 255, got {statistic!r}")
+    if len(values) not in (1, 3, channels):
+        raise ValueError(f"{owner}: {name} must have 1, 3 or {channels} values, got {statistic!r}")
     if channels != len(values):
         values = [sum(values) / len(values)] * channels  # as timm does
     return torch.tensor(values).view(1, channels, 1, 1)

@@ -20,16 +20,17 @@ def set_bn_momentum(model: nn.Module, momentum: float = 0.1) -> None:
                     norm.momentum = momentum
 
 
-def set_padding(model: nn.Module, padding: str) -> None:
-    """Switch every strided convolution of the backbone in `model` to `same` or `symmetric` padding.
+def set_padding(model: nn.Module, padding: str) -> int:
+    """Switch every strided convolution of the backbone in `model` to `same` or `symmetric` padding; return how many.
 
     Raises:
         ValueError: If `padding` is neither.
     """
     check_values("model", padding=padding)
-    for m in model.modules():
-        if isinstance(m, StridedConv):
-            m.set_padding(padding)
+    strided = [m for m in model.modules() if isinstance(m, StridedConv)]
+    for m in strided:
+        m.set_padding(padding)
+    return len(strided)
 
 
 def set_drop_path(model: nn.Module, drop_path: float) -> None:

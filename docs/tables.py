@@ -1,0 +1,80 @@
+"""Write the tables of models and of weights into the pages beside this file: `python docs/tables.py`."""
+
+import re
+from pathlib import Path
+
+from yolo_effnet.zoo.names import model_names
+from yolo_effnet.zoo.table import ARCHITECTURES, Architecture
+
+PAGES = Path(__file__).parent
+PEERS = (  # of Ultralytics, 80 classes, counted by `model.info()` at 640 pixels: name, parameters, GFLOPs
+    "yolov8n | 3.2M | 8.9",
+    "yolov8s | 11.2M | 28.8",
+    "yolov8m | 25.9M | 79.3",
+    "yolov8l | 43.7M | 165.7",
+    "yolov8x | 68.2M | 258.5",
+)
+LICENCE = "Apache-2.0"  # of all default weights, as timm says it
+# ImageNet top-1 of the default weights, from timm's results-imagenet.csv, which has no row for some of them.
+TOP1 = {
+    "effb0": "78.67", "effb1": "81.39", "effb2": "82.38", "effb3": "84.06", "effb4": "85.16", "effb5": "86.09",
+    "effb6": "86.46", "effb7": "86.84",
+    "efflite0": "74.83", "efflite1": "76.64", "efflite2": "77.46", "efflite3": "79.81", "efflite4": "81.53",
+    "effv2b0": "78.36", "effv2b1": "79.46", "effv2b2": "80.19", "effv2b3": "82.67", "effv2s": "84.29",
+    "effv2m": "86.00", "effv2l": "86.80", "effv2xl": "86.75",
+    "ghostnet_100": "73.98",
+    "mobilenetv2_050": "65.95", "mobilenetv2_100": "72.98", "mobilenetv2_110d": "75.06", "mobilenetv2_120d": "77.30",
+    "mobilenetv2_140": "76.52",
+    "mobilenetv3_large_100": "77.92",
+}  # fmt: skip
+
+
+def _named() -> list[tuple[str, Architecture]]:
+    """Return every architecture with the name of its detection model."""
+    return list(zip(model_names(), ARCHITECTURES.values(), strict=True))
+
+
+def size(architecture: Architecture) -> str:
+    """Return the cells of parameters and GFLOPs."""
+    return f"{architecture.parameters / 1e6:.1f}M | {architecture.gflops:.1f}"
+
+
+def models() -> str:
+    """Return the table of all backbones, with YOLOv8's own models on the right."""
+    lines = [
+        "| model | parameters | GFLOPs | neck P3/P4/P5 | | peer | parameters | GFLOPs |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for i, (name, architecture) in enumerate(_named()):
+        neck = "/".join(map(str, architecture.neck_channels))
+        peer = PEERS[i] if i < len(PEERS) else " | |"
+        lines.append(f"| {name} | {size(architecture)} | {neck} | | {peer} |")
+    return "\n".join(lines)
+
+
+def weights() -> str:
+    """Return the table of default weights."""
+    lines = ["| model | default weights | ImageNet top-1 | licence |", "|---|---|---|---|"]
+    for name, architecture in _named():
+        if architecture.weights:
+            lines.append(f"| {name} | `{architecture.weights}` | {TOP1.get(architecture.variant, '')} | {LICENCE} |")
+    return "\n".join(lines)
+
+
+TABLES = {"models": models, "weights": weights}
+MARKED = re.compile(r"(<!-- table: (\w+), written by docs/tables\.py -->\n).*?(<!-- end of table -->)", re.DOTALL)
+
+
+def filled(text: str) -> str:
+    """Return the text of a page with a new table between each pair of markers."""
+    return MARKED.sub(lambda match: match[1] + TABLES[match[2]]() + "\n" + match[3], text)
+
+
+def main() -> None:
+    """Rewrite the tables of all pages."""
+    for page in sorted(PAGES.glob("*.md")):
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

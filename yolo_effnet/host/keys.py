@@ -1,0 +1,82 @@
+"""Checks of the top-level keys of a model YAML that has rows of ours, before Ultralytics parses it."""
+
+import ast
+import difflib
+
+from torch import nn
+
+from yolo_effnet.checks import check_values
+
+OURS = ("weights", "weights_file", "padding", "drop_path", "activation")
+_ALIASES = {"act": "activation", "drop_path_rate": "drop_path", "pretrained": "weights", "pad": "padding"}
+# What else a model YAML of Ultralytics has, some of which differ from a key of ours by a letter or two.
+_ULTRALYTICS = (
+    "nc", "names", "ch", "channels", "scale", "scales", "depth_multiple", "width_multiple", "kpt_shape", "flip_idx",
+    "end2end", "reg_max", "backbone", "head", "task", "yaml_file", "text_model",
+)  # fmt: skip
+
+
+def misspelt_keys(d: dict) -> dict[str, str]:
+    """Return the key that was meant by each key of a model YAML that is almost one of ours."""
+    meant = {}
+    for key in d:
+        if key in OURS or key in _ULTRALYTICS or not isinstance(key, str):
+            continue
+        plain = key.lower().replace("-", "_")
+        close = difflib.get_close_matches(plain, OURS, n=1, cutoff=0.75)
+        if plain in _ALIASES or close:
+            meant[key] = _ALIASES.get(plain) or close[0]
+    return meant
+
+
+def _resolve(node: ast.expr, namespace: dict):
+    """Return what a dotted name stands for, or raise an AttributeError, KeyError or TypeError."""
+    if isinstance(node, ast.Attribute):
+        return getattr(_resolve(node.value, namespace), node.attr)
+    if isinstance(node, ast.Name):
+        return namespace[node.id]
+    raise TypeError
+
+
+def _check_activation(value, namespace: dict) -> None:
+    """Check `activation:`, which Ultralytics evaluates, without evaluating it."""
+    wrong = f"activation must be a module of torch as text, such as torch.nn.ReLU6(), got {value!r}"
+    if not isinstance(value, str):
+        raise ValueError(wrong)
+    try:
+        expression = ast.parse(value.strip(), mode="eval").body
+        called = isinstance(expression, ast.Call)
+        kind = _resolve(expression.func if called else expression, namespace)
+    except (SyntaxError, AttributeError, KeyError, TypeError):
+        raise ValueError(wrong) from None
+    is_module = isinstance(kind, type) and issubclass(kind, nn.Module)
+    if not called and is_module:
+        raise ValueError(f"{wrong}; write {value}()")
+    if not is_module and not (called and not isinstance(kind, type)):  # a function may return one
+        raise ValueError(wrong)
+
+
+def check_keys(d: dict, namespace: dict) -> None:
+    """Check the top-level keys of a model YAML.
+
+    Args:
+        d (dict): The model dict.
+        namespace (dict): In which Ultralytics evaluates `activation:`.
+
+    Raises:
+        ValueError: If one is missing or malformed.
+    """
+    for part in ("backbone", "head"):
+        if not isinstance(d.get(part), list):
+            found = f"got {d[part]!r}" if part in d else "there is none"
+            raise ValueError(f"model YAML: `{part}:` must be a list of rows, {found}")
+    if "nc" not in d:
+        raise ValueError("model YAML: `nc:`, the number of classes, is missing; training replaces it by the data set's")
+    check_values("model YAML", nc=d["nc"])
+    if d.get("activation"):
+        _check_activation(d["activation"], namespace)
+    for key in ("weights", "weights_file"):
+        if not isinstance(d.get(key), (str, type(None))):
+            what = "a timm tag" if key == "weights" else "the path of a file"
+            raise ValueError(f"model YAML: `{key}:` must be {what} or empty, got {d[key]!r}")
+    check_values("model", padding=d.get("padding", "same"), drop_path=d.get("drop_path", 0.0))

@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import nn
 
-from yolo_effnet.nn.timm_backbone import feature_maps
+from yolo_effnet.nn.timm_models import feature_maps
 from yolo_effnet.zoo.architectures import EfficientNet, TimmNet, round_channels, round_repeats
 from yolo_effnet.zoo.scaling import compound, scale, suggested_size
 from yolo_effnet.zoo.table import ARCHITECTURES

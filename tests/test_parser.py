@@ -4,6 +4,7 @@ import copy
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import ultralytics
@@ -247,6 +248,15 @@ def test_a_timm_backbone_as_a_row():
     model.eval().fuse(verbose=False)
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
     assert DetectionModel(timm_model(), ch=4, verbose=False)(torch.rand(2, 4, 64, 64))
+
+
+def test_embeddings_and_activation_maps_of_a_timm_backbone(tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(timm_model()))
+    model, options = YOLO(tmp_path / "my.yaml"), {"imgsz": 64, "verbose": False, "device": "cpu"}
+    assert [embedding.shape for embedding in model.predict(image, embed=[0], **options)] == [(960,)]
+    assert [embedding.shape for embedding in model.predict(image, embed=[1, 2], **options)] == [(152,)]
+    assert model.predict(image, visualize=True, project=tmp_path, **options)
 
 
 def test_a_timm_backbone_drops_paths_by_its_row():

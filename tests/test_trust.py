@@ -40,8 +40,8 @@ PATHS = [
     "yolo_effnet.nn.stages.EfficientNetStage",
     "yolo_effnet.nn.stages.EfficientNetStem",
     "yolo_effnet.nn.stages.FusedStage",
-    "yolo_effnet.nn.timm_backbone.FeatureMap",
     "yolo_effnet.nn.timm_backbone.TimmBackbone",
+    "yolo_effnet.nn.timm_models.FeatureMap",
 ]
 
 

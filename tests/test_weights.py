@@ -15,7 +15,7 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_effnet
-from yolo_effnet.nn import timm_backbone
+from yolo_effnet.nn import timm_models
 from yolo_effnet.weights import sources
 from yolo_effnet.zoo.table import ARCHITECTURES
 
@@ -87,7 +87,7 @@ def test_features_of_timm_rows_are_exactly_those_of_timm(tag, tmp_path):
     """For BatchNorm of another epsilon that no convolution takes up, other norms, flattened names and NHWC too."""
     classifier = reference(tag, tmp_path / "weights.safetensors")
     name = tag.partition(".")[0]
-    maps = [m for m in timm_backbone.feature_maps(name) if m.stride > 4]
+    maps = [m for m in timm_models.feature_maps(name) if m.stride > 4]
     rows = [[0, 1, "Index", [m.channels, m.index]] for m in maps]
     head = [[[1, 2, 3], 1, "Detect", ["nc"]]]
     config = {"nc": 2, "backbone": [[-1, 1, "TimmBackbone", [name]], *rows], "head": head, "weights": tag}

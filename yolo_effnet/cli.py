@@ -44,7 +44,7 @@ def _list(args) -> None:
 def _list_timm(pattern: str) -> None:
     import timm
 
-    from yolo_effnet.nn.timm_backbone import STRIDES, feature_maps, fitting_models
+    from yolo_effnet.nn.timm_models import STRIDES, feature_maps, fitting_models
 
     print(f"{'TimmBackbone':<44}{'Index of P3, P4, P5':<34}default weights")
     for name in fitting_models(pattern):

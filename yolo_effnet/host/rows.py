@@ -5,7 +5,7 @@ import inspect
 
 from yolo_effnet.checks import check_values
 from yolo_effnet.nn.registry import BLOCKS, ONCE
-from yolo_effnet.nn.timm_backbone import feature_maps
+from yolo_effnet.nn.timm_models import feature_maps
 
 
 def _is_int(value) -> bool:

@@ -1,82 +1,25 @@
 """Latency and training cost of our models beside their peers, interleaved in one run."""
 
 import csv
-import re
 import statistics
 import tempfile
-import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import timm
 import torch
 import ultralytics
-from ultralytics import YOLO
-from ultralytics.nn.autobackend import AutoBackend
-from ultralytics.nn.tasks import DetectionModel, parse_model
-from ultralytics.utils import DEFAULT_CFG, TQDM
+from ultralytics.utils import TQDM
 from ultralytics.utils.torch_utils import get_flops
 
+from yolo_effnet.tools.calls import INT8, Inference, Training, parse_device, seconds
+from yolo_effnet.tools.peers import DEFAULT, MODELS, build, reference_of
 from yolo_effnet.zoo.architectures import EfficientNet
-from yolo_effnet.zoo.configs import model_config
-from yolo_effnet.zoo.families import B
-from yolo_effnet.zoo.names import model_names, parse_name
-from yolo_effnet.zoo.table import ARCHITECTURES
+from yolo_effnet.zoo.names import parse_name
+
+__all__ = ["DEFAULT", "MODELS", "TRAIN", "Measurement", "build", "measure", "plot", "run"]
 
 TRAIN = "train"  # stands among the runtimes for a training step in PyTorch
-INT8 = "int8"  # stands after an export format
-_PEERS = ("torchvision", "timm")
-# The names of peers are those of the variants, without `eff`.
-_VARIANTS = {variant.removeprefix("eff"): architecture for variant, architecture in ARCHITECTURES.items()}
-MODELS = [
-    *model_names(),
-    *model_names("-dw"),
-    *(f"yolov8{scale}" for scale in "nsmlx"),
-    *(f"torchvision-{variant}" for variant, a in _VARIANTS.items() if isinstance(a, EfficientNet) and a.family is B),
-    *(f"timm-{variant}" for variant in _VARIANTS),
-]
-DEFAULT = [name for name in MODELS if re.search(r"-(eff)?b\d$|^yolov8[nsmlx]$", name)]
-
-
-def _peer_config(architecture: EfficientNet) -> dict:
-    """Return our model dict with Ultralytics' own `TorchVision` row in place of our backbone."""
-    config, taps = model_config(f"yolov8-{architecture.variant}"), architecture.taps
-    channels = [config["backbone"][i][3][0] for i in taps]
-    # TorchVision has the paper's only, but timm's takes its place for the others.
-    name = f"efficientnet_{architecture.variant.removeprefix('eff') if architecture.family is B else 'b0'}"
-    backbone = [[-1, 1, "TorchVision", [channels[-1], name, None, True, 3, True]]]
-    backbone += [[0, 1, "Index", [c, tap + 1]] for c, tap in zip(channels, taps, strict=True)]
-    shift = taps[-1] - len(taps)
-    rows = {-1: -1, **{tap: i for i, tap in enumerate(taps, start=1)}}
-
-    def moved(f):
-        return [moved(i) for i in f] if isinstance(f, list) else rows.get(f, f - shift)
-
-    rest = [[moved(f), *row] for f, *row in config["backbone"][taps[-1] + 1 :]]
-    head = [[moved(f), *row] for f, *row in config["head"]]
-    return {**config, "backbone": backbone + rest, "head": head, "drop_path": 0.0}
-
-
-def build(name: str) -> DetectionModel:
-    """Return the detection model `name` of `MODELS` with random weights."""
-    peer, _, variant = name.partition("-")
-    if peer not in _PEERS:
-        return YOLO(f"{name}.yaml").model
-    architecture = _VARIANTS[variant]
-    if peer == "torchvision":
-        return DetectionModel(_peer_config(architecture), verbose=False)
-    model = YOLO(f"yolov8-{architecture.variant}.yaml").model
-    if isinstance(architecture, EfficientNet):
-        rows, saved = parse_model(_peer_config(architecture), 3, verbose=False)
-        for i in range(1, 1 + len(architecture.taps)):
-            rows[i].index = i + 1
-        rows[-1].stride = model.stride
-        model.model, model.save = rows, saved
-    features = timm.create_model(architecture.timm_name, features_only=True, pretrained=False)
-    for attribute in ("i", "f", "type", "np"):
-        setattr(features, attribute, getattr(model.model[0], attribute))
-    model.model[0] = features
-    return model
 
 
 @dataclass
@@ -116,112 +59,6 @@ class Measurement:
     versions: str
 
 
-def _peak(call, device: torch.device) -> float:
-    """Return the most MiB that PyTorch holds during a call beyond those before it."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        call()
-        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        call()
-    held = peak = 0
-    for event in sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    return peak / 2**20
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until `device` has done what it was asked to."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def seconds(call, device: torch.device) -> float:
-    """Return the time that a call takes on `device`."""
-    synchronize(device)
-    start = time.perf_counter()
-    call()
-    synchronize(device)
-    return time.perf_counter() - start
-
-
-def parse_device(text: str) -> torch.device:
-    """Return the device of the command line: `cpu`, `mps`, or the number of a GPU."""
-    return torch.device(f"cuda:{text}" if text.isdigit() else text)
-
-
-class _Inference:
-    """A model in a runtime, as `yolo predict` runs it."""
-
-    def __init__(
-        self,
-        model: DetectionModel,
-        name: str,
-        runtime: str,
-        folder: Path,
-        shape: tuple,
-        device: torch.device,
-        half: bool,
-        data: str | None,
-    ):
-        source = model.eval()
-        if runtime != "pytorch":
-            exporter = YOLO("yolov8n.yaml")
-            model.args, model.task, model.pt_path = exporter.model.args, "detect", str(folder / f"{name}.pt")
-            exporter.model = model
-            name, _, precision = runtime.partition("-")
-            options = {"int8": True, "data": data} if precision == INT8 else {"half": True} if half else {}
-            source = exporter.export(format=name, imgsz=shape[-1], batch=shape[0], device=str(device), **options)
-        self.backend = AutoBackend(source, device=device, fp16=half, verbose=False)
-        self.x = torch.rand(shape, device=device, dtype=torch.float16 if self.backend.fp16 else torch.float32)
-        if runtime == "pytorch":
-            self()
-            self.megabytes = _peak(self, device) / shape[0]
-        else:
-            path = Path(source)
-            files = [path] if path.is_file() else path.rglob("*")
-            self.megabytes = sum(file.stat().st_size for file in files if file.is_file()) / 2**20
-
-    def __call__(self) -> None:
-        with torch.inference_mode():
-            self.backend(self.x)
-
-
-class _Training:
-    """Forward pass, loss and backward pass as Ultralytics' trainer computes them: on a GPU mixed and channels_last."""
-
-    def __init__(self, model: DetectionModel, shape: tuple, device: torch.device):
-        self.model, self.device = model.train().to(device), device
-        model.args = DEFAULT_CFG
-        if device.type == "cuda":
-            model.to(memory_format=torch.channels_last)
-        boxes = 4
-        generator = torch.Generator().manual_seed(0)
-        self.batch = {
-            "img": torch.rand(shape, generator=generator),
-            "batch_idx": torch.arange(shape[0]).float().repeat_interleave(boxes),
-            "cls": torch.zeros(shape[0] * boxes, 1),
-            "bboxes": torch.rand(shape[0] * boxes, 4, generator=generator) * 0.3 + 0.3,
-        }
-        self.batch = {k: v.to(device) for k, v in self.batch.items()}
-        self()  # the first gradients and statistics stay
-        self.megabytes = _peak(self, device) / shape[0]
-
-    def __call__(self) -> None:
-        with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
-            loss = self.model(self.batch)[0]
-        loss.sum().backward()
-        self.model.zero_grad(set_to_none=True)
-
-
-def _reference(name: str, models: list[str]) -> str:
-    variant = name.partition("-")[2].partition("-")[0].removeprefix("eff")
-    return next((peer for peer in (f"{p}-{variant}" for p in _PEERS) if peer in models), models[0])
-
-
 def measure(
     models: list[str],
     runtime: str,
@@ -252,9 +89,9 @@ def measure(
             model = build(name)
             sizes[name] = sum(p.numel() for p in model.parameters()), get_flops(model, imgsz)
             if runtime == TRAIN:
-                calls[name] = _Training(model, shape, device)
+                calls[name] = Training(model, shape, device)
             else:
-                calls[name] = _Inference(model, name, runtime, Path(folder), shape, device, half, data)
+                calls[name] = Inference(model, name, runtime, Path(folder), shape, device, half, data)
         torch.set_num_threads(threads)  # an export leaves another number
         times = {name: [] for name in models}
         for _ in TQDM(range(repeats), desc=f"{runtime} {imgsz} px, batch {batch}"):
@@ -273,8 +110,8 @@ def measure(
             parameters=sizes[name][0],
             gflops=round(sizes[name][1], 1),
             milliseconds=round(medians[name], 2),
-            reference=_reference(name, models),
-            ratio=round(medians[name] / medians[_reference(name, models)], 3),
+            reference=reference_of(name, models),
+            ratio=round(medians[name] / medians[reference_of(name, models)], 3),
             megabytes=round(calls[name].megabytes, 1),
             versions=f"torch {torch.__version__} ultralytics {ultralytics.__version__} timm {timm.__version__}",
         )

@@ -10,7 +10,8 @@ from torch import nn
 from ultralytics.nn.autobackend import AutoBackend
 from ultralytics.utils import TQDM
 
-from yolo_effnet.tools.benchmark import build, parse_device, seconds, synchronize
+from yolo_effnet.tools.calls import parse_device, seconds, synchronize
+from yolo_effnet.tools.peers import build
 
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 

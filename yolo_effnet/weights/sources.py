@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from yolo_effnet.nn.timm_backbone import padding_of
+from yolo_effnet.nn.timm_models import padding_of
 from yolo_effnet.zoo.architectures import EfficientNet
 from yolo_effnet.zoo.table import ARCHITECTURES
 

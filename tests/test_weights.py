@@ -16,7 +16,7 @@ from ultralytics.nn.tasks import DetectionModel
 
 import yolo_effnet
 from yolo_effnet.nn import timm_models
-from yolo_effnet.weights import sources
+from yolo_effnet.weights import loading, sources
 from yolo_effnet.zoo.table import ARCHITECTURES
 
 # One tag for each pairing of BN eps and pixel statistics, by variant.
@@ -104,6 +104,13 @@ def test_features_of_timm_rows_are_exactly_those_of_timm(tag, tmp_path):
     wanted = [x if x.shape[1] == m.channels else x.permute(0, 3, 1, 2) for x, m in zip(wanted, maps, strict=True)]
     assert_equal(features(model, image), wanted)
     assert_equal(features(model.fuse(verbose=False), image), wanted)
+
+
+def test_a_tag_of_another_size_is_refused_before_a_download(monkeypatch):
+    monkeypatch.setattr(loading, "download", lambda source: pytest.fail("downloads"))
+    model = DetectionModel("yolov8-effb0.yaml", verbose=False)
+    with pytest.raises(ValueError, match=r"'tf_efficientnet_b1.ns_jft_in1k' is not of this backbone"):
+        yolo_effnet.load_backbone_weights(model, weights="tf_efficientnet_b1.ns_jft_in1k")
 
 
 def test_weights_of_another_timm_model_are_refused(tmp_path):

@@ -151,6 +151,7 @@ def load_backbone_weights(model, weights: str | None = None, file: str | Path | 
             f"weights '{tag}' were trained with padding: {source.padding}, but the model has padding: "
             f"{layers[0].padding}; write `padding: {source.padding}` in its YAML, or take weights of the other kind"
         )
+    _convert(source.tensors, layers, source, f"'{tag}'")  # fits, before anything is downloaded
     path = Path(file) if file else download(source)
     origin = f"weights file '{path}'" if file else f"'{source.hub_id}'"
     converted = _convert(read_state_dict(path, source), layers, source, origin)

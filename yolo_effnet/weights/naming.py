@@ -1,6 +1,7 @@
 """What libraries call the tensors of an EfficientNet: an object per library."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 
 from torch import nn
 
@@ -55,13 +56,14 @@ class Timm(Naming):
 
     stem = ("conv_stem", "bn1")
 
-    def __init__(self, tensors: frozenset[str]):
+    def __init__(self, tensors: Collection[str]):
         """Initialize with the names of all tensors of the classifier."""
-        self.tensors = tensors
+        self.tensors, self.has_blocks = tensors, True
 
     def layers(self, layers: list[nn.Module]) -> dict[str, str]:
         """Return the names as `Naming` does; a `TimmBackbone` knows its own."""
         if isinstance(layers[0], TimmBackbone):
+            self.has_blocks = False  # of which features_only may leave out the last
             return {f"0.{ours}": theirs for ours, theirs in layers[0].timm_names().items()}
         return super().layers(layers)
 
@@ -89,8 +91,8 @@ class Timm(Naming):
         return "conv_head", "bn2", "classifier"
 
     def belongs_to_backbone(self, name: str) -> bool:
-        """Return whether the classifier has no such tensor: then it is another model's."""
-        return name not in self.tensors
+        """Return whether it is one of a block of an EfficientNet, or of another model than the classifier."""
+        return name not in self.tensors or (self.has_blocks and name.startswith("blocks."))
 
 
 class Torchvision(Naming):
@@ -101,7 +103,7 @@ class Torchvision(Naming):
     @staticmethod
     def fits(state_dict: dict, source) -> bool:
         """Return whether a state dict has these names, and not those of timm."""
-        return not source.tensors & state_dict.keys() and any(k.startswith("features.0.") for k in state_dict)
+        return not source.tensors.keys() & state_dict.keys() and any(k.startswith("features.0.") for k in state_dict)
 
     def block_prefix(self, stage: int, block: int) -> str:
         """Return `features.1.0` and the like."""

@@ -40,7 +40,7 @@ class Pretraining:
         std (tuple[float, ...]): Pixel standard deviation, likewise.
         bn_eps (float): Epsilon of the BatchNorm layers.
         padding (str): Padding of the strided convolutions, `same` or `symmetric`.
-        tensors (frozenset[str]): Names of all tensors of the classifier.
+        tensors (dict[str, torch.Tensor]): All tensors of the classifier, without values, by name.
     """
 
     tag: str
@@ -49,7 +49,7 @@ class Pretraining:
     std: tuple[float, ...]
     bn_eps: float
     padding: str
-    tensors: frozenset[str] = field(repr=False)
+    tensors: dict[str, torch.Tensor] = field(repr=False)
 
     def __str__(self) -> str:
         """Return all that a user may want to see in a log."""
@@ -106,7 +106,7 @@ def pretraining(tag: str, backbone: str | None = None) -> Pretraining:
         std=config.std,
         bn_eps=epsilons.pop() if epsilons else 1e-5,
         padding=padding_of(classifier),
-        tensors=frozenset(classifier.state_dict()),
+        tensors=classifier.state_dict(),
     )
 
 

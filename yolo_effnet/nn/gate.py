@@ -55,8 +55,14 @@ def is_exporting() -> bool:
     return torch.jit.is_tracing() or _compiler_exports()
 
 
-# From torch 2.7 on; before, `torch.export` counts as compilation.
+# What torch has from 2.3 and from 2.7 on; before the latter, `torch.export` counts as compilation.
+is_compiling = getattr(torch.compiler, "is_compiling", None) or torch._utils.is_compiling
 _compiler_exports = getattr(torch.compiler, "is_exporting", lambda: False)
+
+
+def is_measured(x: torch.Tensor) -> bool:
+    """Return whether the faster ways have been measured on the device of `x`, or are wanted there all the same."""
+    return x.device.type == "cpu" or (_mode == _CUDA and x.device.type == "cuda")
 
 
 def is_allowed(x: torch.Tensor) -> bool:
@@ -69,8 +75,8 @@ def is_allowed(x: torch.Tensor) -> bool:
     return (
         _mode != _OFF
         and type(x) is torch.Tensor
-        and (x.device.type == "cpu" or (_mode == _CUDA and x.device.type == "cuda"))
-        and not torch.compiler.is_compiling()
+        and is_measured(x)
+        and not is_compiling()
         and not is_exporting()
         and not torch._C._len_torch_function_stack()
         and not torch._C._len_torch_dispatch_stack()

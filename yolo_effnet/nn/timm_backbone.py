@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from yolo_effnet.checks import check_values
+from yolo_effnet.nn import gate
 from yolo_effnet.nn.layers import IMAGENET_MEAN, IMAGENET_STD, ConvNormAct, PixelNormalization, StridedConv, shrink
 from yolo_effnet.nn.registry import ONCE, block
 from yolo_effnet.nn.timm_models import batchnorms_after_convolutions, create, feature_maps, padding_of, to_nchw
@@ -33,6 +34,12 @@ def _joined(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> ConvNormAct | None:
     act, drop = getattr(bn, "act", nn.Identity()), getattr(bn, "drop", nn.Identity())
     joined.bn, joined.act = plain, act if isinstance(drop, nn.Identity) else nn.Sequential(drop, act)
     return joined
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` in the place of the one of that name in `model`; torch itself can from 2.5 on."""
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, module)
 
 
 class FeatureMaps(dict):
@@ -97,8 +104,8 @@ class TimmBackbone(PixelNormalization, nn.Module):
             if joined is None:
                 continue
             self.norms[conv_name] = bn_name
-            self.body.set_submodule(conv_name, joined)
-            self.body.set_submodule(bn_name, nn.Identity())
+            _replace(self.body, conv_name, joined)
+            _replace(self.body, bn_name, nn.Identity())
             if inverted:
                 joined.conv.reset_parameters()
                 if joined.conv.groups == joined.conv.in_channels or joined.conv.out_channels > joined.conv.in_channels:
@@ -135,4 +142,4 @@ class TimmBackbone(PixelNormalization, nn.Module):
         """Return the map `(B, C, H/s, W/s)` of each index in `maps`, of `(B, c1, H, W)` images in [0, 1]."""
         outputs = to_nchw(self.body, self.body(self.normalize(x)))
         maps = {known.index: y for known, y in zip(self.maps, outputs, strict=True)}
-        return maps if torch.compiler.is_compiling() else FeatureMaps(maps)
+        return maps if gate.is_compiling() else FeatureMaps(maps)

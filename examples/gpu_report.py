@@ -1,0 +1,208 @@
+"""Measure the package on one GPU and write a report: training with and without the faster ways, latency, TensorRT.
+
+    python examples/gpu_report.py --output gpu_report.md
+
+Each section stands for itself: one that fails leaves its reason in the report, and the others go on.
+"""
+
+import argparse
+import copy
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import ultralytics
+from ultralytics import YOLO
+from ultralytics.utils import DEFAULT_CFG
+
+import yolo_effnet
+
+MODELS = ["yolov8-effb0", "yolov8-efflite0", "yolov8-effv2s", "yolov8-ghostnet_100"]
+PEERS = ["yolov8n", "torchvision-b0", "timm-b0"]
+
+
+def _batch(images: int, size: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """Return a batch as Ultralytics' trainer makes it."""
+    boxes = 4
+    batch = {
+        "img": torch.rand(images, 3, size, size),
+        "batch_idx": torch.arange(images).float().repeat_interleave(boxes),
+        "cls": torch.zeros(images * boxes, 1),
+        "bboxes": torch.rand(images * boxes, 4) * 0.3 + 0.3,
+    }
+    return {k: v.to(device) for k, v in batch.items()}
+
+
+class _Step:
+    """A training step of mixed precision."""
+
+    def __init__(self, model: torch.nn.Module, batch: dict, device: torch.device, fast: bool):
+        self.model, self.batch, self.device, self.fast = model, batch, device, fast
+
+    def __call__(self) -> float:
+        """Return the loss."""
+        torch.manual_seed(0)  # drop path draws
+        self.model.zero_grad(set_to_none=True)
+        dtype = torch.float16 if self.device.type == "cuda" else torch.bfloat16
+        with yolo_effnet.fast_paths(self.fast, cuda=True), torch.autocast(self.device.type, dtype):
+            loss = self.model(self.batch)[0].sum()
+            loss.backward()
+        return loss.item()
+
+    def seconds(self) -> float:
+        """Return the time of a step."""
+        _wait(self.device)
+        start = time.perf_counter()
+        self()
+        _wait(self.device)
+        return time.perf_counter() - start
+
+    def megabytes(self) -> float:
+        """Return the peak of memory during a step, in MiB; NaN where PyTorch does not tell."""
+        if self.device.type != "cuda":
+            return float("nan")
+        torch.cuda.reset_peak_memory_stats(self.device)
+        self()
+        return torch.cuda.max_memory_allocated(self.device) / 2**20
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def training(device: torch.device, quick: bool, until: float) -> Iterator[str]:
+    """Yield a table of training steps with and without the faster ways, interleaved."""
+    images, size, turns = (2, 64, 2) if quick else (32, 640, 10)
+    yield f"{images} images of {size} pixels, autocast, medians of {turns} interleaved steps.\n"
+    yield "| model | layout | plain, images/s | fast, images/s | plain, MiB | fast, MiB | loss differs |"
+    yield "|---|---|---|---|---|---|---|"
+    for name in MODELS:
+        for layout in (torch.channels_last, torch.contiguous_format):
+            if time.monotonic() > until:
+                yield f"| {name} | no time left | | | | | |"
+                return
+            model = YOLO(f"{name}.yaml").model.to(device).train().to(memory_format=layout)
+            model.args = DEFAULT_CFG
+            batch = _batch(images, size, device)
+            steps = [_Step(copy.deepcopy(model), batch, device, fast) for fast in (False, True)]
+            loss, fast_loss = (step() for step in steps)
+            times = [[], []]
+            for _ in range(turns):
+                for i, step in enumerate(steps):
+                    times[i].append(step.seconds())
+            speeds = [images / statistics.median(values) for values in times]
+            memory = [step.megabytes() for step in steps]
+            kind = "channels_last" if layout == torch.channels_last else "contiguous"
+            yield (
+                f"| {name} | {kind} | {speeds[0]:.0f} | {speeds[1]:.0f} | {memory[0]:.0f} | {memory[1]:.0f} "
+                f"| {abs(fast_loss - loss) / abs(loss):.1e} |"
+            )
+
+
+def latency(device: torch.device, quick: bool, until: float) -> Iterator[str]:
+    """Yield the table of `yolo-effnet benchmark`, in half precision on a GPU."""
+    from yolo_effnet.tools import benchmark
+
+    yield "| model | batch | ms | ratio to |"
+    yield "|---|---|---|---|"
+    half = device.type == "cuda"
+    for batch in (1, 2) if quick else (1, 32):
+        if time.monotonic() > until:
+            yield f"| batch {batch}: no time left | | | |"
+            return
+        size, repeats = (64, 2) if quick else (640, 10)
+        for row in benchmark.measure([*PEERS, *MODELS], "pytorch", size, batch, device, repeats, half):
+            yield f"| {row.model} | {batch} | {row.milliseconds:.2f} | {row.ratio:.2f} x {row.reference} |"
+
+
+def tensorrt(device: torch.device, quick: bool, until: float) -> Iterator[str]:
+    """Yield what TensorRT makes of models that were trained on the drawn shapes: mAP and latency by precision."""
+    import tensorrt
+
+    yield f"TensorRT {tensorrt.__version__}, 160 pixels, validation pictures of the drawn shapes.\n"
+    yield "| model | precision | mAP50-95 | inference, ms per image |"
+    yield "|---|---|---|---|"
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(__file__).parent / "shapes.yaml"
+        options = {"data": data, "imgsz": 160, "device": device.index or 0, "plots": False}
+        for name in MODELS[:2]:
+            model = YOLO(f"{name}.yaml")
+            model.train(epochs=5, pretrained=False, project=folder, batch=32, **options)
+            best = model.trainer.best
+            for precision in ({}, {"half": True}, {"int8": True}):
+                if time.monotonic() > until:
+                    yield f"| {name} | no time left | | |"
+                    return
+                export = {"format": "engine", "imgsz": 160, "device": device.index or 0, "data": str(data)}
+                for kind, file in (("PyTorch", best), ("TensorRT", None)):
+                    if kind == "PyTorch" and precision:
+                        continue
+                    file = file or YOLO(best).export(**export, **precision)
+                    result = YOLO(file).val(**options, batch=1)
+                    words = f"{kind} {next(iter(precision), 'float')}"
+                    yield f"| {name} | {words} | {result.box.map:.4f} | {result.speed['inference']:.2f} |"
+
+
+def tests(device: torch.device, quick: bool, until: float) -> Iterator[str]:
+    """Yield the closing line of the tests that need a GPU."""
+    folder = Path(__file__).parents[1]
+    seconds = max(10.0, until - time.monotonic())
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/test_gpu.py"]
+    done = subprocess.run(command, cwd=folder, text=True, capture_output=True, check=False, timeout=seconds)
+    yield "```text"
+    yield from done.stdout.strip().splitlines()[-15:]
+    yield "```"
+
+
+SECTIONS = {
+    "training": ("Training", training),
+    "latency": ("Latency in PyTorch", latency),
+    "tensorrt": ("TensorRT", tensorrt),
+    "tests": ("Tests", tests),
+}
+
+
+def main() -> int:
+    """Write the report and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--output", type=Path, default=Path("gpu_report.md"), help="the report to write")
+    parser.add_argument(
+        "--minutes", type=float, default=8, help="sections that no longer fit are left out (default: 8)"
+    )
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="(default: all)")
+    parser.add_argument("--device", default="cuda:0", help="cuda:0, or cpu to try the script itself")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the script itself")
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        print("gpu_report: PyTorch finds no CUDA device; --device cpu --quick tries the script itself", file=sys.stderr)
+        return 2
+    until = time.monotonic() + 60 * args.minutes
+    place = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    lines = [
+        f"# yolo_effnet {yolo_effnet.__version__} on {place}\n",
+        f"torch {torch.__version__}, Ultralytics {ultralytics.__version__}\n",
+    ]
+    for name in args.sections:
+        title, section = SECTIONS[name]
+        lines.append(f"\n## {title}\n")
+        try:
+            for line in section(device, args.quick, until):
+                lines.append(line)
+        except Exception as error:
+            lines.append(f"\n{type(error).__name__}: {error}\n")
+            traceback.print_exc()
+        args.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"written to {args.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -62,15 +62,15 @@ def test_the_cuda_branch_keeps_shapes_dtypes_and_layouts(layout, dtype):
     ]
 
 
-def test_on_a_gpu_nothing_unmeasured_runs():
+def test_on_a_gpu_the_faster_ways_run_only_where_asked_for():
     from yolo_effnet.nn import gate
 
     class OnGPU:
         device = torch.device("cuda")
 
-    assert not gate.is_measured(OnGPU)
+    assert not gate.is_wanted_on_device(OnGPU)
     with yolo_effnet.fast_paths(True, cuda=True):
-        assert gate.is_measured(OnGPU)
+        assert gate.is_wanted_on_device(OnGPU)
 
 
 def gradients(model, x, fast: bool, half: bool) -> torch.Tensor:

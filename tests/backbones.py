@@ -102,15 +102,12 @@ def reference(tag: str, file: Path, half: bool = False) -> nn.Module:
 
 
 def config_of(tag: str) -> dict:
-    """Return the model dict of the tag's variant with these weights and their padding."""
+    """Return the model dict of the tag's variant with these weights."""
     name = tag.partition(".")[0]
     (variant,) = (
         a.variant for a in ARCHITECTURES.values() if a.timm_name.removeprefix("tf_") == name.removeprefix("tf_")
     )
-    config = {**yolo_effnet.model_config(f"yolov8-{variant}"), "weights": tag}
-    if "padding" in config:
-        config["padding"] = "same" if tag.startswith("tf_") else "symmetric"
-    return config
+    return {**yolo_effnet.model_config(f"yolov8-{variant}"), "weights": tag}
 
 
 def expected(classifier: nn.Module, tag: str, image: torch.Tensor) -> list[torch.Tensor]:

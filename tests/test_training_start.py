@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -11,10 +12,16 @@ from pathlib import Path
 import gloo
 import pytest
 import torch
+import torchvision
+import yaml
 from backbones import assert_equal, expected, features, reference
 from torch import nn
 from ultralytics import YOLO
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.utils import DEFAULT_CFG
+from ultralytics.utils.callbacks import get_default_callbacks
 
+import yolo_effnet
 from yolo_effnet import cli
 from yolo_effnet.zoo import configs
 
@@ -108,6 +115,111 @@ def test_pretrained_false_and_checkpoints_are_left_alone(imagenet, tiny_data, tm
             torch.testing.assert_close(weight, own, atol=1e-3, rtol=1e-3)
 
 
+def foreign(folder: Path) -> Path:
+    """Write a checkpoint of yolov8n, of which next to nothing fits a backbone of ours."""
+    YOLO("yolov8n.yaml").save(folder / "n.pt")
+    return folder / "n.pt"
+
+
+class OwnTrainer(DetectionTrainer):
+    """A trainer as users write them: steps of its own, and callbacks that are not Ultralytics' default ones."""
+
+    def __init__(self, cfg=DEFAULT_CFG, overrides=None, _callbacks=None):
+        super().__init__(cfg, overrides, _callbacks={k: [] for k in get_default_callbacks()})
+
+    def set_model_attributes(self):
+        """Do what Ultralytics' own trainer does, without calling it."""
+        self.model.names, self.model.nc, self.model.args = self.data["names"], self.data["nc"], self.args
+
+    def _do_train(self):
+        self.add_callback("on_train_start", lambda t: seen.append(t.model.model[0].conv.weight.detach().clone()))
+        super()._do_train()
+
+
+seen = []
+
+
+@pytest.mark.parametrize("how", ["callbacks reset", "own trainer", "load", "pretrained"])
+def test_loading_hangs_on_nothing_that_a_user_changes(how, imagenet, tiny_data, tmp_path):
+    file, state_dict = imagenet
+    model, arguments = YOLO(file), {"data": tiny_data, "project": tmp_path}
+    if how == "callbacks reset":
+        model.reset_callbacks()
+    elif how == "own trainer":
+        seen.clear()
+        model.train(trainer=OwnTrainer, epochs=1, **QUICK, **arguments)
+        torch.testing.assert_close(seen[0], state_dict["conv_stem.weight"])
+        return
+    elif how == "load":
+        model.load(foreign(tmp_path))
+    else:
+        arguments["pretrained"] = str(foreign(tmp_path))
+    for weight in first_weights(model, **arguments):
+        torch.testing.assert_close(weight, state_dict["conv_stem.weight"])
+    trained = YOLO(model.trainer.last)
+    wanted = trained.model.model[0].conv.weight.detach().float()
+    for weight in first_weights(trained, data=tiny_data, project=tmp_path):  # whose backbone has learnt since
+        torch.testing.assert_close(weight, wanted)
+
+
+def test_what_is_left_random_is_said_with_numbers(tiny_data, tmp_path, caplog):
+    config = {**yolo_effnet.model_config("yolov8-effb0"), "weights": None}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
+    YOLO(tmp_path / "mine.yaml").load(foreign(tmp_path)).train(data=tiny_data, epochs=1, project=tmp_path, **QUICK)
+    (line,) = [record.getMessage() for record in caplog.records if "random values" in record.getMessage()]
+    left, total = map(int, re.findall(r"\d+", line))
+    assert left == total == 303  # all but the convolution of the image
+
+
+def test_an_argument_names_a_tag_or_a_file(imagenet, tiny_data, tmp_path, monkeypatch):
+    """In place of what the YAML names; with a file's padding, which the checkpoint's YAML keeps."""
+    arguments = {"data": tiny_data, "project": tmp_path}
+    monkeypatch.setenv("HOME", str(tmp_path))
+    classifier = torchvision.models.efficientnet_b0()
+    torch.save(classifier.state_dict(), tmp_path / "tv.pth")
+    model = YOLO(imagenet[0])
+    for weight in first_weights(model, backbone_weights="~/tv.pth", **arguments):
+        torch.testing.assert_close(weight, classifier.features[0][0].weight.detach())
+    best = YOLO(model.trainer.last)
+    assert (best.model.yaml["padding"], best.model.model[0].padding) == ("symmetric", "symmetric")
+    assert "backbone_weights: ~/tv.pth" in (model.trainer.save_dir / "args.yaml").read_text()
+    for wrong, message in {
+        "tf_efficientnet_b1.ns_jft_in1k": "is not of this backbone",
+        "efficientnet_b0": "is not a full timm tag",
+        "nowhere.pth": "'nowhere.pth' does not exist",
+        7: "must be a timm tag or a file, got 7",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            first_weights(YOLO("yolov8-effb0.yaml"), backbone_weights=wrong, **arguments)
+    with pytest.raises(ValueError, match=r"backbone_weights=x\.pth: DetectionModel has no backbone of yolo_effnet"):
+        YOLO("yolov8n.yaml").train(backbone_weights="x.pth", epochs=1, **QUICK, **arguments)
+    with pytest.raises(ValueError, match=r"pretrained=False contradicts backbone_weights=x\.pth"):
+        first_weights(YOLO(imagenet[0]), backbone_weights="x.pth", pretrained=False, **arguments)
+
+
+def test_the_command_line_takes_the_argument(imagenet, tiny_data, tmp_path):
+    """And only where it is given, so that other runs save what they save without this package."""
+    weights = imagenet[0].parent / "weights.safetensors"
+    options = [f"data={tiny_data}", "epochs=1", "imgsz=64", "batch=4", "workers=0", "plots=False", "device=cpu"]
+    yolo = ["-c", "from ultralytics.cfg import entrypoint; entrypoint()"]
+    done = run(
+        *yolo, "train", "model=yolov8-effb0.yaml", *options, f"backbone_weights={weights}", f"project={tmp_path}"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"from weights file '{weights}': 304/304 backbone tensors" in done.stdout
+    assert f"backbone_weights: {weights}" in (tmp_path / "train" / "args.yaml").read_text()
+    done = run(*yolo, "train", "model=yolov8n.yaml", *options, f"project={tmp_path / 'stock'}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "backbone_weights" not in (tmp_path / "stock" / "train" / "args.yaml").read_text()
+    for argument, message in {
+        "backbone_weight=x": "'backbone_weight' is not a valid YOLO argument. Similar arguments .* \\['backbone_w",
+        "backbone_weights": "'backbone_weights' is a valid argument but is missing its value",
+    }.items():
+        done = run(*yolo, "train", "model=yolov8-effb0.yaml", *options, argument)
+        assert done.returncode != 0
+        assert re.search(message, done.stdout + done.stderr)
+
+
 def test_wrong_file_stops_before_training(imagenet, tiny_data, tmp_path):
     text = imagenet[0].read_text(encoding="utf-8")
     (tmp_path / "wrong.yaml").write_text(text.replace("weights.safetensors", "nowhere.pth"))
@@ -162,7 +274,7 @@ def test_a_killed_training_resumes_from_the_same_numbers(tiny_data, tmp_path):
     log = f"ImageNet weights {tag} (mean (0.5, 0.5, 0.5), std (0.5, 0.5, 0.5), BN eps 0.001, padding same) from "
     (line,) = [line for line in done.stdout.splitlines() if "ImageNet" in line]
     assert line.startswith(log)
-    assert line.endswith("weights.safetensors: 304/304 backbone tensors")
+    assert line.endswith("weights.safetensors': 304/304 backbone tensors")
 
     last = tmp_path / "train" / "weights" / "last.pt"
     results = tmp_path / "train" / "results.csv"
@@ -198,7 +310,7 @@ def test_without_network_training_goes_on_after_a_warning(tiny_data, tmp_path):
     lines = done.stdout.splitlines()
     warnings = [line for line in lines if "from random weights" in line]
     assert len(warnings) == 2
-    for word in (TAG, CLOSED, "HF_ENDPOINT", "weights_file", "pretrained=False"):
+    for word in (TAG, CLOSED, "HF_ENDPOINT", "backbone_weights=FILE", "pretrained=False"):
         assert word in warnings[0]
     assert "starts" in warnings[0]
     assert "started" in warnings[1]

@@ -1,6 +1,8 @@
 """ImageNet weights: exact against timm and torchvision, and bad tags and files named."""
 
+import argparse
 import copy
+import json
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -10,6 +12,7 @@ import timm
 import torch
 import torchvision
 from backbones import assert_equal, backbone, config_of, expected, features, features_of_file, randomize, reference
+from efficientnet_pytorch import EfficientNet
 from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
@@ -131,29 +134,107 @@ def test_wrong_tags_are_named(tag):
         sources.pretraining(tag)
 
 
-@pytest.mark.parametrize("variant", ["b0", "b5"])
-@pytest.mark.parametrize("features_only", [False, True])
-def test_torchvision_names(variant, features_only, tmp_path):
+def torchvision_maps(variant: str, image: torch.Tensor) -> tuple[dict, list[torch.Tensor]]:
+    """Return a state dict of torchvision's and the maps at strides 8, 16 and 32 that its model makes of an image."""
     theirs = randomize(getattr(torchvision.models, f"efficientnet_{variant}")(), scale=0.1).eval()
-    state_dict = theirs.state_dict()
-    if features_only:
-        state_dict = {k: v for k, v in state_dict.items() if not k.startswith("classifier")}
-    torch.save(state_dict, tmp_path / "tv.pth")
-    tag = {"b0": "efficientnet_b0.ra_in1k", "b5": "efficientnet_b5.sw_in12k_ft_in1k"}[variant]
-    model = DetectionModel(config_of(tag), verbose=False).eval()
-    yolo_effnet.load_backbone_weights(model, weights=tag, file=tmp_path / "tv.pth")
-    image = torch.rand(1, 3, 64, 64)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     x, maps = (image - mean) / std, []
-    eps = 1e-5  # of the tag, which says what the file does not
-    for m in theirs.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            m.eps = eps
     with torch.no_grad():
         for layer in theirs.features[:8]:
             x = layer(x)
             maps.append(x)
-    assert_equal(features(model, image), [maps[i] for i in (3, 5, 7)])
+    return theirs.state_dict(), [maps[i] for i in ((3, 5, 7) if variant.startswith("b") else (3, 5, 6))]
+
+
+def lukemelas_maps(variant: str, image: torch.Tensor) -> tuple[dict, list[torch.Tensor]]:
+    """Return the same of EfficientNet-PyTorch."""
+    theirs = EfficientNet.from_name(f"efficientnet-{variant}", image_size=image.shape[-1])
+    randomize(theirs, scale=0.1).eval()
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    with torch.no_grad():
+        maps = theirs.extract_endpoints((image - mean) / std)
+    return theirs.state_dict(), [maps[f"reduction_{i}"] for i in (3, 4, 5)]
+
+
+@pytest.mark.parametrize(
+    ("library", "variant"),
+    [
+        *((torchvision_maps, variant) for variant in ("b0", "b5", "v2_s")),
+        *((lukemelas_maps, variant) for variant in ("b0", "b4")),
+    ],
+)
+def test_files_of_other_libraries_are_exact(library, variant, tmp_path):
+    """With their padding and eps, to the border, though the model's tag says others; rebuilt from its YAML too."""
+    image = torch.rand(1, 3, 64, 64)
+    state_dict, maps = library(variant, image)
+    torch.save(state_dict, tmp_path / "theirs.pth")
+    model = DetectionModel(yolo_effnet.model_config(f"yolov8-eff{variant.replace('_', '')}"), verbose=False).eval()
+    report = yolo_effnet.load_backbone_weights(model, file=tmp_path / "theirs.pth")
+    assert_equal(features(model, image), maps)
+    padding = "symmetric" if library is torchvision_maps else "same"
+    assert report.pretraining.padding == model.yaml["padding"] == padding
+    assert f"padding {padding}" in str(report)
+    rebuilt = DetectionModel(copy.deepcopy(model.yaml), nc=2, verbose=False).eval()
+    rebuilt.load(model, verbose=False)
+    assert_equal(features(rebuilt, image), maps)
+    reference(
+        "tf_efficientnetv2_s.in21k_ft_in1k" if variant == "v2_s" else model.yaml["weights"], tmp_path / "timm.pth"
+    )
+    yolo_effnet.load_backbone_weights(model, file=tmp_path / "timm.pth")  # nobody chose the padding
+    assert model.yaml["padding"] == "same"
+
+
+def test_files_of_libraries_without_their_classifier_are_exact(tmp_path):
+    image = torch.rand(1, 3, 64, 64)
+    state_dict, maps = torchvision_maps("b0", image)
+    torch.save({k: v for k, v in state_dict.items() if not k.startswith("classifier")}, tmp_path / "features.pth")
+    model = DetectionModel("yolov8-effb0.yaml", verbose=False).eval()
+    yolo_effnet.load_backbone_weights(model, file=tmp_path / "features.pth")
+    assert_equal(features(model, image), maps)
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision", "EfficientNet-PyTorch"])
+def test_tensors_are_found_in_what_trainings_wrap_around_them(library, tmp_path):
+    models = {
+        "timm": lambda: timm.create_model("tf_efficientnet_b0"),
+        "torchvision": torchvision.models.efficientnet_b0,
+        "EfficientNet-PyTorch": lambda: EfficientNet.from_name("efficientnet-b0"),
+    }
+    plain, averaged = models[library]().state_dict(), models[library]().state_dict()
+    other = {"loss.weight": torch.ones(3)}
+    files = {
+        "lightning": {"epoch": 3, "state_dict": {**{f"model.{k}": v for k, v in averaged.items()}, **other}},
+        "nested": {
+            "model_state_dict": {f"module.encoder.{k}": v for k, v in averaged.items()},
+            "optimizer": {"state": {}},
+        },
+        "ema": {"state_dict": plain, "state_dict_ema": averaged, "args": argparse.Namespace(lr=1)},
+        "ema_prefix": {
+            "state_dict": {f"net.{k}": v for k, v in plain.items()} | {f"ema_net.{k}": v for k, v in averaged.items()}
+        },
+        "compiled": {f"_orig_mod.module.{k}": v.half() for k, v in averaged.items()},
+    }
+    for name, checkpoint in files.items():
+        torch.save(checkpoint, tmp_path / f"{name}.pth")
+        model = DetectionModel("yolov8-effb0.yaml", verbose=False)
+        report = yolo_effnet.load_backbone_weights(model, file=tmp_path / f"{name}.pth")
+        assert report.pretraining.library == library
+        stem = {"timm": "conv_stem", "torchvision": "features.0.0", "EfficientNet-PyTorch": "_conv_stem"}[library]
+        torch.testing.assert_close(model.model[0].conv.weight, averaged[f"{stem}.weight"], rtol=2e-3, atol=1e-3)
+
+
+def test_a_file_says_which_tag_it_holds(tmp_path):
+    """By its name at timm, by that of timm's old releases, and by the configuration that the hub has beside it."""
+    (tmp_path / "hub").mkdir()
+    config = {"architecture": "efficientnet_b0", "pretrained_cfg": {"tag": "ra_in1k"}}
+    (tmp_path / "hub" / "config.json").write_text(json.dumps(config))
+    weights = timm.create_model("efficientnet_b0").state_dict()
+    for name in ("efficientnet_b0.ra_in1k.pth", "efficientnet_b0_ra-3dd342df.pth", "hub/pytorch_model.bin"):
+        torch.save(weights, tmp_path / name)
+        model = DetectionModel("yolov8-effb0.yaml", verbose=False)
+        report = yolo_effnet.load_backbone_weights(model, file=tmp_path / name)
+        assert report.pretraining.tag == model.yaml["weights"] == "efficientnet_b0.ra_in1k"
+        assert model.yaml["padding"] == "symmetric"
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 6])
@@ -182,9 +263,25 @@ def bad_files(folder: Path) -> dict:
     torch.save(timm.create_model("tf_efficientnet_b1", pretrained=False).state_dict(), folder / "b1.pth")
     torch.save(timm.create_model("tf_efficientnet_b2", pretrained=False).state_dict(), folder / "b2.pth")
     torch.save({k: v for k, v in good.items() if k != "blocks.2.1.conv_dw.weight"}, folder / "gap.pth")
+    torch.save({**good, "blocks.0.0.bn1.bias": torch.full((32,), torch.nan)}, folder / "nan.pth")
+    torch.save(timm.create_model("resnet18").state_dict(), folder / "resnet.pth")
+    torch.save(timm.create_model("tf_efficientnet_b0"), folder / "module.pth")
+    YOLO("yolov8-effb0.yaml").save(folder / "best.pt")
+    torch.save(YOLO("yolov8n.yaml").model.state_dict(), folder / "yolo.pth")
+    (folder / "page.pth").write_text("<!DOCTYPE html><html>")
+    (folder / "pointer.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
+    (folder / "cut.pth").write_bytes((folder / "b1.pth").read_bytes()[:10000])
     return {
+        "nan.pth": r"is broken: tensor 'blocks\.0\.0\.bn1\.bias' has values that are NaN",
+        "resnet.pth": r"is of another kind, whose tensors are called 'conv1\.weight'.* timm, torchvision or Effi",
+        "module.pth": r"holds a whole module, .* save its state_dict\(\)",
+        "best.pt": r"is a checkpoint of Ultralytics: train from it with model=",
+        "yolo.pth": "is a state dict of an Ultralytics model",
+        "page.pth": "is a web page",
+        "pointer.safetensors": "is a pointer of Git LFS",
+        "cut.pth": "may be cut off",
         "missing.pth": "does not exist",
-        "text.pth": "is not a state dict of tf_efficientnet_b0.ns_jft_in1k",
+        "text.pth": "is not a state dict: .*; expected a state dict of tf_efficientnet_b0.ns_jft_in1k",
         "cut.safetensors": "is not a state dict",
         "empty.pth": "is not a state dict",
         "b1.pth": r"is not of this backbone .*blocks\.0\.1\.\S+' .* is left over",
@@ -203,10 +300,13 @@ def test_files_that_do_not_fit_change_nothing(tmp_path):
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
-def test_weights_of_the_other_padding_are_refused(tmp_path):
-    model = DetectionModel(yolo_effnet.model_config("yolov8-effb0"), verbose=False)
-    with pytest.raises(ValueError, match=r"padding: symmetric, but the model has padding: same; write `padding: symm"):
-        yolo_effnet.load_backbone_weights(model, weights="efficientnet_b0.ra_in1k", file=tmp_path / "any.pth")
+def test_a_padding_that_the_author_fixed_is_kept(tmp_path):
+    model = DetectionModel({**yolo_effnet.model_config("yolov8-effb0"), "padding": "same"}, verbose=False)
+    with pytest.raises(ValueError, match=r"padding: symmetric, but the model has padding: same; leave `padding:` in"):
+        yolo_effnet.load_backbone_weights(model, weights="efficientnet_b0.ra_in1k")
+    torch.save(torchvision.models.efficientnet_b0().state_dict(), tmp_path / "tv.pth")
+    with pytest.raises(ValueError, match=r"weights of torchvision .*padding symmetric.* has padding: same"):
+        yolo_effnet.load_backbone_weights(model, file=tmp_path / "tv.pth")
 
 
 def test_models_without_a_backbone_or_tag_are_refused():

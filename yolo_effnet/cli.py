@@ -121,6 +121,11 @@ def _info(_args) -> None:
     print(f"{'supported':<15}{parser.supported_versions()}")
     print(f"{'blocks':<15}{', '.join(parser.BLOCKS)}")
     print(f"{'models':<15}{', '.join(names.model_names())}")
+    from yolo_effnet.weights.sources import default_on_disk
+
+    found = default_on_disk()
+    told = ", ".join(f"yolov8-{variant} ({origin})" for variant, origin in found.items())
+    print(f"{'weights on disk':<15} {told or 'none; training downloads them'}")
 
 
 def _command(commands, name: str, run, text: str):

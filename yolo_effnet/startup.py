@@ -9,19 +9,44 @@ _BUILT_ON_HOST = tuple(f"yolo_effnet.{room}" for room in ("nn", "weights", "host
 autoloaded = False  # whether this interpreter's start-up installed the hook, for `yolo-effnet info`
 
 
-def register() -> None:
-    """Register our blocks and names; where that fails, warn and leave Ultralytics as it is."""
-    try:
-        parser = sys.modules.get("yolo_effnet.host.parser")
-        if getattr(parser, "tasks", sys.modules[HOST]) is not sys.modules[HOST]:
-            # Ultralytics was dropped and imported again, and our classes build on those of before.
-            for name in [name for name in sys.modules if name.startswith(_BUILT_ON_HOST)]:
-                del sys.modules[name]
-        import yolo_effnet.host.parser as parser
+def _register_arguments(cfg) -> None:
+    from yolo_effnet import arguments
 
-        # Its import registers too; half imported, because it is what imports Ultralytics here, it has yet to.
-        if hasattr(parser, "register"):
-            parser.register()
+    arguments.accept(cfg)
+
+
+def _register_models(tasks) -> None:
+    parser = sys.modules.get("yolo_effnet.host.parser")
+    if getattr(parser, "tasks", tasks) is not tasks:
+        # Ultralytics was dropped and imported again, and our classes build on those of before.
+        for name in [name for name in sys.modules if name.startswith(_BUILT_ON_HOST)]:
+            del sys.modules[name]
+    import yolo_effnet.host.parser as parser
+
+    # Its import registers too; half imported, because it is what imports Ultralytics here, it has yet to.
+    if hasattr(parser, "register"):
+        parser.register()
+
+
+def _register_training(trainer) -> None:
+    if HOST in sys.modules:
+        from yolo_effnet.host import training
+
+        training.wrap_trainer(trainer.BaseTrainer)
+
+
+# What happens once a module of Ultralytics has been imported.
+_EVENTS = {
+    "ultralytics.cfg": _register_arguments,
+    HOST: _register_models,
+    "ultralytics.engine.trainer": _register_training,
+}
+
+
+def register(name: str = HOST) -> None:
+    """Register with one module of Ultralytics; where that fails, warn and leave Ultralytics as it is."""
+    try:
+        _EVENTS[name](sys.modules[name])
     except Exception as error:
         import warnings
 
@@ -34,7 +59,7 @@ def register() -> None:
 
 
 class _Loader:
-    """Loader of the host module: the one that Python would use, and our registration after it."""
+    """Loader of a module of Ultralytics: the one that Python would use, and our registration after it."""
 
     def __init__(self, loader):
         self.loader = loader
@@ -46,15 +71,15 @@ class _Loader:
         """Execute the module, as if its own loader had been called, and register."""
         module.__loader__ = module.__spec__.loader = self.loader
         self.loader.exec_module(module)
-        register()
+        register(module.__name__)
 
 
 class _HostFinder:
-    """Meta-path finder that waits for `ultralytics.nn.tasks`."""
+    """Meta-path finder that waits for the modules of `_EVENTS`."""
 
     def find_spec(self, fullname, path=None, target=None):
-        """Return the spec that the other finders give for the host module, with its loader extended."""
-        if fullname != HOST:
+        """Return the spec that the other finders give for such a module, with its loader extended."""
+        if fullname not in _EVENTS:
             return None
         for finder in sys.meta_path:
             find_spec = None if _is_ours(finder) else getattr(finder, "find_spec", None)
@@ -72,10 +97,11 @@ def _is_ours(finder) -> bool:
 
 
 def hook() -> None:
-    """Register as soon as Ultralytics is imported, or now if it is."""
-    if HOST in sys.modules:
-        register()
-    elif not any(map(_is_ours, sys.meta_path)):
+    """Register as soon as modules of Ultralytics are imported, now with those that are."""
+    for name in _EVENTS:
+        if name in sys.modules:
+            register(name)
+    if not any(map(_is_ours, sys.meta_path)):
         sys.meta_path.insert(0, _HostFinder())
 
 

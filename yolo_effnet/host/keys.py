@@ -79,4 +79,5 @@ def check_keys(d: dict, namespace: dict) -> None:
         if not isinstance(d.get(key), (str, type(None))):
             what = "a timm tag" if key == "weights" else "the path of a file"
             raise ValueError(f"model YAML: `{key}:` must be {what} or empty, got {d[key]!r}")
-    check_values("model", padding=d.get("padding", "same"), drop_path=d.get("drop_path", 0.0))
+    padding = "same" if d.get("padding") is None else d["padding"]
+    check_values("model", padding=padding, drop_path=d.get("drop_path", 0.0))

@@ -148,7 +148,7 @@ def _wrap_parse_model(parse_model):
             finally:
                 tasks.Conv.default_act = activation  # older releases leave `activation:` of a model to all later ones
         ours = [layer for layer in model if not isinstance(layer, timm_backbone.TimmBackbone)]  # which has its own
-        if not set_padding(torch.nn.ModuleList(ours), d.get("padding", "same")) and "padding" in d:
+        if not set_padding(torch.nn.ModuleList(ours), d.get("padding")) and d.get("padding"):
             LOGGER.warning(f"model YAML: `padding: {d['padding']}` has no strided convolution of ours to act on")
         set_drop_path(model, d.get("drop_path", 0.0))
         return model, save
@@ -218,7 +218,20 @@ def _wrap_initialize_weights(initialize_weights):
     return wrapper
 
 
-# All that is wrapped, of `ultralytics.nn.tasks` and `ultralytics.utils.checks`. Of eleven releases from 8.3.70
+def _wrap_load(load):
+    """Return `BaseModel.load`, after which a backbone still knows what of it is random."""
+
+    @functools.wraps(load)
+    def wrapper(self, weights, *args, **kwargs):
+        load(self, weights, *args, **kwargs)
+        source = (weights.get("ema") or weights.get("model")) if isinstance(weights, dict) else weights
+        training.carry(self, source)
+
+    return wrapper
+
+
+# All that is wrapped, of `ultralytics.nn.tasks` and `ultralytics.utils.checks`; `training.wrap_trainer` and
+# `yolo_effnet.arguments` wrap a function each of the trainer and of the command line. Of eleven releases from 8.3.70
 # to 8.4.190 that were compared, parse_model last changed in 8.4.170 and yaml_model_load in 8.4.150.
 WRAPPED = {
     "parse_model": _wrap_parse_model,  # finds classes of rows by name, and has lists of those that take channels
@@ -260,6 +273,7 @@ def register() -> None:
         LOGGER.warning(f"yolo_effnet is tested with {supported_versions()}, not with {ultralytics.__version__}.")
     for name, wrap in WRAPPED.items():
         _replace(name, wrap)
+    tasks.BaseModel.load = _wrap_load(tasks.BaseModel.load)
     # Every trainer, also one in a process that Ultralytics starts for a further GPU, begins with these.
     for event, callback in training.CALLBACKS.items():
         if callback not in callbacks.default_callbacks[event]:

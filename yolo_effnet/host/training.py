@@ -1,16 +1,31 @@
-"""ImageNet weights as a training of Ultralytics starts: on every rank, and said where they are missing."""
+"""ImageNet weights in a training of Ultralytics: on every rank, and said where they are missing."""
 
+import functools
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 from ultralytics.utils import LOGGER, RANK
 
-from yolo_effnet.nn.layers import PixelNormalization
-from yolo_effnet.weights.loading import backbone_of, load_backbone_weights
+from yolo_effnet.nn.layers import BackboneRow, PixelNormalization, random_tensors
+from yolo_effnet.weights.loading import backbone_of, follow, load_backbone_weights, named
 from yolo_effnet.weights.sources import WeightsUnavailableError
 
 _warnings = WeakKeyDictionary()  # what a trainer has to repeat at its end
+
+
+def backbone_rows(model: nn.Module) -> list[BackboneRow]:
+    """Return the rows of the backbone in a model of any kind; none in one without a backbone of ours."""
+    rows = [m for m in model.modules() if isinstance(m, BackboneRow)] if isinstance(model, nn.Module) else []
+    return rows if rows and isinstance(rows[0], PixelNormalization) else []
+
+
+def carry(model: nn.Module, source: nn.Module) -> None:
+    """Note what is random in `model`, which got the tensors of `source`, where `source` knows that it is partly so."""
+    ours, theirs = backbone_rows(model), backbone_rows(source)
+    if any(row.random for row in theirs) and len(ours) == len(theirs):
+        for row, other in zip(ours, theirs, strict=True):
+            row.random = len(other.learnt()) if other.random is None else other.random
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
@@ -20,45 +35,91 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-def load_as_training_starts(trainer) -> None:
-    """Load the weights that a model's YAML names; callback `on_pretrain_routine_end` of Ultralytics' trainers.
+def _load(trainer, model: nn.Module, weights: str | None) -> bool:
+    """Load the weights that the argument, or else the YAML, names; return whether there are any.
 
-    Only for `pretrained=True` and a backbone that is still random: resuming, a `.pt` model, `pretrained=x.pt` and
-    `YOLO(...).load()` are left as they are. Rank 0 loads and the other ranks receive.
+    Rank 0 loads, and the other ranks receive.
+    """
+    loaded = [None]
+    if RANK in (-1, 0):
+        try:
+            LOGGER.info(str(load_backbone_weights(model, **(named(weights) if weights else {}))))
+            loaded = [{key: model.yaml.get(key) for key in ("weights", "weights_file", "padding")}]
+        except WeightsUnavailableError as error:
+            _warnings[trainer] = f"The backbone starts from random weights: {error}"
+            LOGGER.warning(_warnings[trainer])
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.broadcast_object_list(loaded, 0)
+        layers = backbone_of(model)
+        if loaded[0]:
+            model.yaml.update(loaded[0])
+            follow(model, layers[0].padding if RANK in (-1, 0) else loaded[0]["padding"] or layers[0].padding)
+        for tensor in nn.ModuleList(layers).state_dict().values():
+            torch.distributed.broadcast(tensor, 0)
+    return loaded[0] is not None
+
+
+def load_into(trainer) -> None:
+    """Load ImageNet weights into the finished model of one of Ultralytics' trainers, before anything is built on it.
+
+    The argument `backbone_weights` always loads. The keys of the model YAML do unless `pretrained=False`, where most of
+    the backbone is still random: resuming, a `.pt` model, `pretrained=x.pt` and `YOLO(...).load()` of a model of the
+    same kind are left as they are.
 
     Raises:
-        ValueError: If quantisation-aware training would start from a backbone that is random.
+        ValueError: If the weights do not fit, an argument contradicts another or has no backbone to act on, or
+            quantisation-aware training would start from a random backbone.
     """
-    model = _unwrapped(trainer.model)
+    model, args = _unwrapped(trainer.model), trainer.args
+    rows, weights = backbone_rows(model), getattr(args, "backbone_weights", None)
+    if weights is not None and not (isinstance(weights, str) and weights):
+        raise ValueError(f"backbone_weights must be a timm tag or a file, got {weights!r}")
+    if weights and not rows:
+        raise ValueError(f"backbone_weights={weights}: {type(model).__name__} has no backbone of yolo_effnet")
+    if weights and args.pretrained is False:
+        raise ValueError(f"pretrained=False contradicts backbone_weights={weights}: leave out one of them")
+    if not rows or trainer.resume:
+        return
     config = getattr(model, "yaml", None) or {}
-    stem = next((m for m in model.modules() if isinstance(m, PixelNormalization)), None)
-    if stem and not stem.loaded and getattr(trainer.args, "quantize", None) == 8:
-        # Its ranges are calibrated by now, on a random network whose activations fade away: the loss would be NaN.
+    named_by_yaml = args.pretrained is not False and (config.get("weights") or config.get("weights_file"))
+    random, total = random_tensors(rows)
+    is_random = 2 * random > total
+    if weights or (is_random and named_by_yaml):
+        is_random = not _load(trainer, model, weights) and is_random
+    elif random and any(row.random is not None for row in rows):  # for all that was loaded
+        LOGGER.warning(f"{random} of {total} tensors of the backbone start from random values")
+    if is_random and getattr(args, "quantize", None) == 8:
+        # The ranges of a random network, whose activations fade away, would make the loss NaN.
         raise ValueError(
             "quantize=8 takes the ranges of a trained model, and this backbone is random: train without it first, then "
             "train model=best.pt quantize=8"
         )
-    if (
-        trainer.args.pretrained is not True
-        or trainer.resume
-        or not (config.get("weights") or config.get("weights_file"))
-    ):
+    for row in rows:
+        row.random = 0  # from here on it learns
+
+
+def wrap_trainer(trainer_class) -> None:
+    """Have `BaseTrainer` call `load_into` once the model is finished, whatever its subclasses and callbacks are."""
+    setup = trainer_class._setup_train
+    if getattr(setup, "yolo_effnet", False):
         return
-    layers = backbone_of(model)
-    if layers[0].loaded:
-        return
-    if RANK in (-1, 0):
+
+    @functools.wraps(setup)
+    def wrapper(self, *args, **kwargs):
+        finish = self.set_model_attributes  # the last step before calibration, compilation, DDP and EMA
+
+        def finish_and_load():
+            finish()
+            load_into(self)
+
+        self.set_model_attributes = finish_and_load
         try:
-            LOGGER.info(str(load_backbone_weights(model)))
-        except WeightsUnavailableError as error:
-            _warnings[trainer] = f"The backbone starts from random weights: {error}"
-            LOGGER.warning(_warnings[trainer])
-    backbone = nn.ModuleList(layers)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        for tensor in backbone.state_dict().values():
-            torch.distributed.broadcast(tensor, 0)
-    if trainer.ema:
-        nn.ModuleList(backbone_of(_unwrapped(trainer.ema.ema))).load_state_dict(backbone.state_dict())
+            return setup(self, *args, **kwargs)
+        finally:
+            del self.set_model_attributes
+
+    wrapper.yolo_effnet = True
+    trainer_class._setup_train = wrapper
 
 
 def warn_as_training_ends(trainer) -> None:
@@ -67,4 +128,4 @@ def warn_as_training_ends(trainer) -> None:
         LOGGER.warning(warning.replace("starts", "started", 1))
 
 
-CALLBACKS = {"on_pretrain_routine_end": load_as_training_starts, "on_train_end": warn_as_training_ends}
+CALLBACKS = {"on_train_end": warn_as_training_ends}

@@ -151,7 +151,42 @@ def _per_channel(statistic: float | Sequence[float], channels: int, name: str, o
     return torch.tensor(values).view(1, channels, 1, 1)
 
 
-class PixelNormalization:
+class BackboneRow:
+    """Mixin of the rows of a backbone, which know how many of their tensors came from a checkpoint.
+
+    Attributes:
+        random (int | None): How many tensors the state dicts that were loaded left at their random initial values;
+            None as long as none was loaded.
+    """
+
+    random: int | None = None
+
+    def learnt(self) -> dict[str, torch.Tensor]:
+        """Return the tensors that a checkpoint can bring, by their names in this row.
+
+        Without pixel statistics, and without a convolution of the image, whose channels may be others.
+        """
+        image = self.mean.shape[1] if isinstance(self, PixelNormalization) else None
+        return {
+            name: tensor
+            for name, tensor in self.state_dict().items()
+            if name.rpartition(".")[2] not in ("num_batches_tracked", "mean", "std")
+            and not (tensor.ndim == 4 and tensor.shape[1] == image)
+        }
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        left = [k for k, v in self.learnt().items() if getattr(state_dict.get(prefix + k), "shape", None) != v.shape]
+        self.random = len(left) if self.random is None else min(self.random, len(left))
+
+
+def random_tensors(rows: Sequence[BackboneRow]) -> tuple[int, int]:
+    """Return how many of the learnt tensors of a backbone are at their random initial values, and how many it has."""
+    counts = [len(row.learnt()) for row in rows]
+    return sum(n if row.random is None else row.random for row, n in zip(rows, counts, strict=True)), sum(counts)
+
+
+class PixelNormalization(BackboneRow):
     """Mixin of a backbone's first layer: pixel statistics that its weights expect.
 
     Ultralytics only divides pixels by 255, but the ImageNet weights expect normalised ones. The statistics are
@@ -160,24 +195,20 @@ class PixelNormalization:
     Attributes:
         mean (torch.Tensor): Pixel mean, `(1, c1, 1, 1)`, in units of [0, 1] pixels.
         std (torch.Tensor): Pixel standard deviation, `(1, c1, 1, 1)`, likewise.
-        loaded (bool): Whether its weights came from a state dict, so that they are not the random initial ones.
+        follows_weights (bool): Whether weights that are loaded set the padding, which nobody has chosen.
     """
 
     def _register_statistics(self, c1: int, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
         owner = type(self).__name__
         self.register_buffer("mean", _per_channel(mean, c1, "mean", owner))
         self.register_buffer("std", _per_channel(std, c1, "std", owner))
-        self.loaded = False
+        self.follows_weights = False
 
     def set_statistics(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
         """Normalise pixels with `mean` and `std` from now on: a number, or one number per channel."""
         channels, owner = self.mean.shape[1], type(self).__name__
         self.mean.copy_(_per_channel(mean, channels, "mean", owner))
         self.std.copy_(_per_channel(std, channels, "std", owner))
-
-    def _load_from_state_dict(self, state_dict, prefix, *args):
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        self.loaded = self.loaded or any(k.startswith(prefix) and k.endswith(".weight") for k in state_dict)
 
     def normalize(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise pixels, `(B, c1, H, W)`."""

@@ -20,16 +20,22 @@ def set_bn_momentum(model: nn.Module, momentum: float = 0.1) -> None:
                     norm.momentum = momentum
 
 
-def set_padding(model: nn.Module, padding: str) -> int:
+def set_padding(model: nn.Module, padding: str | None) -> int:
     """Switch every strided convolution of the backbone in `model` to `same` or `symmetric` padding; return how many.
 
+    Args:
+        model (nn.Module): What holds the backbone.
+        padding (str | None): `same`, `symmetric`, or None for that of the weights, `same` until some are loaded.
+
     Raises:
-        ValueError: If `padding` is neither.
+        ValueError: If `padding` is none of these.
     """
-    check_values("model", padding=padding)
+    check_values("model", padding=padding or "same")
     strided = [m for m in model.modules() if isinstance(m, StridedConv)]
     for m in strided:
-        m.set_padding(padding)
+        m.set_padding(padding or "same")
+        if isinstance(m, PixelNormalization):
+            m.follows_weights = padding is None
     return len(strided)
 
 

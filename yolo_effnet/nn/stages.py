@@ -8,7 +8,7 @@ from ultralytics.nn.modules import Classify
 
 from yolo_effnet.checks import check_values
 from yolo_effnet.nn.blocks import FusedMBConv, MBConv
-from yolo_effnet.nn.layers import IMAGENET_MEAN, IMAGENET_STD, ConvNormAct, PixelNormalization, StridedConv
+from yolo_effnet.nn.layers import IMAGENET_MEAN, IMAGENET_STD, BackboneRow, ConvNormAct, PixelNormalization, StridedConv
 from yolo_effnet.nn.registry import ARGUMENT, ONCE, block
 
 
@@ -55,7 +55,7 @@ class EfficientNetStem(PixelNormalization, StridedConv):
 
 
 @block(repeats=ARGUMENT)
-class EfficientNetStage(nn.Sequential):
+class EfficientNetStage(BackboneRow, nn.Sequential):
     """Chain of MBConv blocks; the first one strides and changes the channels, the others keep both.
 
     References:

@@ -1,4 +1,4 @@
-"""ImageNet weights of timm and torchvision in backbones, by hand and as training starts."""
+"""ImageNet weights into backbones, by hand and as training starts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +9,12 @@ from torch import nn
 from ultralytics.utils import ROOT
 
 from yolo_effnet.nn.layers import ConvNormAct, PixelNormalization
+from yolo_effnet.nn.settings import set_padding
 from yolo_effnet.nn.stages import Classifier, EfficientNetStage, EfficientNetStem
 from yolo_effnet.nn.timm_backbone import TimmBackbone
-from yolo_effnet.weights.naming import Timm, Torchvision
-from yolo_effnet.weights.sources import Pretraining, download, pretraining, read_state_dict
+from yolo_effnet.weights.files import is_file_name, read_state_dict, tag_of_file
+from yolo_effnet.weights.naming import Naming, Timm
+from yolo_effnet.weights.sources import Pretraining, download, on_disk, pretraining
 
 _UNMATCHED = ("num_batches_tracked", "mean", "std")  # tensors without a counterpart, or of no consequence
 
@@ -22,8 +24,8 @@ class LoadReport:
     """What `load_backbone_weights` did.
 
     Attributes:
-        pretraining (Pretraining): Tag of the weights, and what it says about them.
-        source (str): The file they came from, or the hub's repository.
+        pretraining (Pretraining): How the weights were trained.
+        source (str): The file, package, cache or repository of the hub that they came from.
         tensors (int): Tensors of the backbone that were replaced, which is all of them.
     """
 
@@ -49,17 +51,23 @@ def backbone_of(model: nn.Module) -> list[nn.Module]:
     return layers[:1] if isinstance(layers[0], TimmBackbone) else layers
 
 
-def _convert(state_dict: dict, layers: list[nn.Module], source: Pretraining, origin: str) -> dict[str, torch.Tensor]:
+def _convert(
+    state_dict: dict, naming: Naming, layers: list[nn.Module], source: Pretraining, origin: str
+) -> dict[str, torch.Tensor]:
     """Return `state_dict` under the names of `layers`, exact in eval mode for their BatchNorm eps and channels.
 
     Raises:
-        ValueError: If a tensor is missing, left over, or of another shape.
+        ValueError: If a tensor is missing, left over, of another shape, or not finite.
     """
     from timm.models import adapt_input_conv
 
     backbone = nn.ModuleList(layers)
     ours = {k: v for k, v in backbone.state_dict().items() if k.rpartition(".")[2] not in _UNMATCHED}
-    naming = Torchvision() if Torchvision.fits(state_dict, source) else Timm(source.tensors)
+    if isinstance(layers[0], TimmBackbone) and not isinstance(naming, Timm):
+        raise ValueError(
+            f"{origin} has the names of {naming.library}, and a TimmBackbone takes those of timm: weights of "
+            f"{source.tag}, or in a model of EfficientNetStem and EfficientNetStage rows"
+        )
     names = naming.layers(layers)
     # Timm's models of feature maps flatten names of its classifiers: stages_0 for stages.0.
     known = {k.replace(".", "_"): k for k in state_dict}
@@ -80,6 +88,8 @@ def _convert(state_dict: dict, layers: list[nn.Module], source: Pretraining, ori
                 f"{origin} is not of this backbone ({source.tag}): tensor '{theirs}' {found}, expected "
                 f"{tuple(value.shape)} for '{key}'"
             )
+        if not (tensor.is_meta or tensor.isfinite().all()):
+            raise ValueError(f"{origin} is broken: tensor '{theirs}' has values that are NaN or infinite")
         converted[key] = tensor
         used.add(theirs)
     left = [
@@ -101,10 +111,11 @@ def _convert(state_dict: dict, layers: list[nn.Module], source: Pretraining, ori
     return converted
 
 
-def _find(file: str, config: dict) -> Path:
-    """Return the path of `weights_file:`, relative to the working directory or to the YAML that names it."""
-    beside = Path(config.get("yaml_file") or "").parent / file
-    return beside if not Path(file).is_file() and beside.is_file() else Path(file)
+def _find(file: str | Path, config: dict) -> Path:
+    """Return the path of a file, relative to the working directory or to the YAML that names it."""
+    path = Path(file).expanduser()
+    beside = Path(config.get("yaml_file") or "").parent / path
+    return beside if not path.is_file() and beside.is_file() else path
 
 
 def _imagenet_names() -> dict[int, str]:
@@ -113,51 +124,100 @@ def _imagenet_names() -> dict[int, str]:
     return yaml.safe_load(file.read_text(encoding="utf-8"))["names"]
 
 
-def load_backbone_weights(model, weights: str | None = None, file: str | Path | None = None) -> LoadReport:
-    """Load ImageNet weights into the backbone of a model; its features are then exactly timm's.
+def named(weights: str) -> dict[str, str]:
+    """Return an argument that names weights by a tag or a file as the arguments of `load_backbone_weights`."""
+    return {"file": weights} if is_file_name(weights) else {"weights": weights}
 
-    In a classification model that includes the head, and with 1000 classes its last layer and their names.
+
+def _resolve(
+    layers: list[nn.Module], config: dict, weights: str | None, file: str | Path | None
+) -> tuple[Pretraining, Path | None]:
+    """Return what is to be loaded, and the file that was named for it.
+
+    Raises:
+        ValueError: If no weights are named, or they are not of this backbone.
+    """
+    if not (file or weights) and config.get("weights_file"):
+        file = config["weights_file"]
+    path = _find(file, config) if file else None
+    backbone = getattr(layers[0], "name", None)
+    tag = weights or (path and tag_of_file(path, backbone)) or config.get("weights")
+    if not tag:
+        raise ValueError(
+            "no weights named: give a timm tag, here or with `weights:` in the model YAML; a file needs one too, which "
+            "tells the architecture and, in a file of timm's, how it was trained"
+        )
+    return pretraining(tag, backbone), path
+
+
+def load_backbone_weights(model, weights: str | None = None, file: str | Path | None = None) -> LoadReport:
+    """Load ImageNet weights into the backbone of a model; its features are then exactly those of their library.
+
+    In a classification model that includes the head, and with 1000 classes its last layer and their names. Where the
+    YAML leaves `padding:` empty, the model takes the padding of the weights, and its `yaml` says so from then on.
 
     Args:
         model (YOLO | torch.nn.Module): A YOLO object, or a module that holds the backbone, with three or any other
             number of input channels. Training from a model's YAML rebuilds the model and loses what was loaded by
-            hand: save it first and train from the file, or name weights in the YAML.
-        weights (str | None): Full timm tag of that architecture; by default that of the model's YAML.
+            hand: save it first and train from the file, or name weights as an argument of the training.
+        weights (str | None): Full timm tag of that architecture; by default the one that the file says it is, or that
+            of the model's YAML.
         file (str | Path | None): State dict in `.safetensors`, `.pth` or `.pt` that stands in for the download, with
-            timm's or torchvision's names, of the whole classifier or its features. What it does not say, BN eps,
-            pixel statistics and padding, is taken from the tag.
+            the names of timm, torchvision or EfficientNet-PyTorch, of the whole classifier or its features. In a file
+            of timm's, BN eps, pixel statistics and padding are those of the tag.
 
     Returns:
         (LoadReport): What was loaded, and from where.
 
     Raises:
-        ValueError: If tag or file do not fit the backbone or its padding; nothing is loaded then.
-        WeightsUnavailableError: If the weights are neither in the cache nor to be downloaded, a RuntimeError.
+        ValueError: If tag or file do not fit the backbone, or the padding that its YAML fixes; nothing is loaded then.
+        WeightsUnavailableError: If the weights are neither on disk nor to be downloaded, a RuntimeError.
     """
     module = model if isinstance(model, nn.Module) and not hasattr(model, "ckpt") else model.model
     layers = backbone_of(module)
     config = getattr(module, "yaml", {})
-    tag = weights or config.get("weights")
-    if not (file or weights) and config.get("weights_file"):
-        file = _find(config["weights_file"], config)
-    if not tag:
-        raise ValueError(
-            "no weights named: give a timm tag, here or with `weights:` in the model YAML; a file needs one too, as it "
-            "does not say with what pixel statistics, BN eps and padding it was trained"
-        )
-    source = pretraining(tag, getattr(layers[0], "name", None))
-    if source.padding != layers[0].padding:
-        raise ValueError(
-            f"weights '{tag}' were trained with padding: {source.padding}, but the model has padding: "
-            f"{layers[0].padding}; write `padding: {source.padding}` in its YAML, or take weights of the other kind"
-        )
-    _convert(source.tensors, layers, source, f"'{tag}'")  # fits, before anything is downloaded
-    path = Path(file) if file else download(source)
-    origin = f"weights file '{path}'" if file else f"'{source.hub_id}'"
-    converted = _convert(read_state_dict(path, source), layers, source, origin)
+    source, path = _resolve(layers, config, weights, file)
+    if path:
+        origin = f"weights file '{path}'"
+        state_dict, naming = read_state_dict(path, source)
+        source = naming.pretraining(source)
+    else:
+        # Weights that do not fit are refused before they are downloaded.
+        _check_padding(layers, source, f"'{source.tag}'")
+        _convert(source.tensors, Timm(source.tensors), layers, source, f"'{source.tag}'")
+        found, origin = on_disk(source.tag, source.hub_id) or (download(source), f"'{source.hub_id}'")
+        state_dict, naming = read_state_dict(found, source)
+    _check_padding(layers, source, origin)
+    converted = _convert(state_dict, naming, layers, source, origin)
     nn.ModuleList(layers).load_state_dict(converted, strict=False)
     unnamed = {i: str(i) for i in range(1000)}  # not those of a data set that happens to have a thousand
     if getattr(module, "names", None) == unnamed and any(k.endswith("linear.bias") for k in converted):
         module.names = _imagenet_names()
+    follow(module, source.padding)
     layers[0].set_statistics(source.mean, source.std)
-    return LoadReport(source, str(path) if file else source.hub_id, len(converted))
+    if config:
+        config["weights"], config["weights_file"] = source.tag, str(path) if path else None
+    return LoadReport(source, origin, len(converted))
+
+
+def _check_padding(layers: list[nn.Module], source: Pretraining, origin: str) -> None:
+    """Check that the padding that weights were trained with is that of the model, or may become it.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if source.padding != layers[0].padding and not layers[0].follows_weights:
+        raise ValueError(
+            f"{origin}: weights {source} were trained with padding: {source.padding}, but the model has padding: "
+            f"{layers[0].padding}; leave `padding:` in its YAML empty, or take weights of the other kind"
+        )
+
+
+def follow(module: nn.Module, padding: str) -> None:
+    """Give a model, and its `yaml`, the padding that its weights were trained with."""
+    layers = backbone_of(module)
+    if layers[0].follows_weights:
+        set_padding(nn.ModuleList(layers), padding)
+        layers[0].follows_weights = True  # of further weights
+        if hasattr(module, "yaml"):
+            module.yaml["padding"] = padding

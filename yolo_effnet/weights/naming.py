@@ -1,13 +1,17 @@
-"""What libraries call the tensors of an EfficientNet: an object per library."""
+"""What libraries call the tensors of an EfficientNet, and how they trained them: an object per library."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection
+from dataclasses import replace
 
 from torch import nn
 
 from yolo_effnet.nn.blocks import FusedMBConv, MBConv
+from yolo_effnet.nn.layers import IMAGENET_MEAN, IMAGENET_STD
 from yolo_effnet.nn.stages import Classifier
 from yolo_effnet.nn.timm_backbone import TimmBackbone
+from yolo_effnet.weights.sources import Pretraining
 
 _ROLES = ("expand", "depthwise", "se", "project")
 
@@ -16,14 +20,25 @@ class Naming(ABC):
     """Names of the layers of a backbone in one library.
 
     Attributes:
+        library (str): Its name.
         stem (tuple[str, str]): Convolution and BatchNorm of the stem.
     """
 
+    library: str
     stem: tuple[str, str]
 
+    @property
+    def first(self) -> str:
+        """Return the tensor by which the names are known."""
+        return f"{self.stem[0]}.weight"
+
+    def pretraining(self, source: Pretraining) -> Pretraining:
+        """Return how weights in a file of these names were trained, where `source` is what the tag says."""
+        return source
+
     @abstractmethod
-    def block_prefix(self, stage: int, block: int) -> str:
-        """Return what the names of a block begin with, of the stage and the block of these indices, from 0 on."""
+    def block_prefix(self, stage: int, block: int, index: int) -> str:
+        """Return what the names of a block begin with: block `block` of stage `stage`, `index` of all, from 0 on."""
 
     @abstractmethod
     def block(self, block: MBConv | FusedMBConv, roles: list[str]) -> dict[str, str]:
@@ -39,14 +54,15 @@ class Naming(ABC):
 
     def layers(self, layers: list[nn.Module]) -> dict[str, str]:
         """Return the library's name for each layer with tensors of stem, stages and, if there is one, classifier."""
-        names = dict(zip(("0.conv", "0.bn"), self.stem, strict=True))
+        names, index = dict(zip(("0.conv", "0.bn"), self.stem, strict=True)), 0
         for i, layer in enumerate(layers[1:], start=1):
             if isinstance(layer, Classifier):
                 names |= dict(zip((f"{i}.conv.conv", f"{i}.conv.bn", f"{i}.linear"), self.head(i - 1), strict=True))
                 continue
             for j, block in enumerate(layer):
                 roles = [role for role in _ROLES if not isinstance(getattr(block, role, nn.Identity()), nn.Identity)]
-                prefix = self.block_prefix(i - 1, j)
+                prefix = self.block_prefix(i - 1, j, index)
+                index += 1
                 names |= {f"{i}.{j}.{ours}": f"{prefix}.{theirs}" for ours, theirs in self.block(block, roles).items()}
         return names
 
@@ -54,11 +70,17 @@ class Naming(ABC):
 class Timm(Naming):
     """Names of timm, of a model whose classifier has tensors of the names `tensors`."""
 
+    library = "timm"
     stem = ("conv_stem", "bn1")
 
     def __init__(self, tensors: Collection[str]):
         """Initialize with the names of all tensors of the classifier."""
         self.tensors, self.has_blocks = tensors, True
+
+    @property
+    def first(self) -> str:
+        """Return the tensor by which the names are known, of any model."""
+        return next(iter(self.tensors))
 
     def layers(self, layers: list[nn.Module]) -> dict[str, str]:
         """Return the names as `Naming` does; a `TimmBackbone` knows its own."""
@@ -67,7 +89,7 @@ class Timm(Naming):
             return {f"0.{ours}": theirs for ours, theirs in layers[0].timm_names().items()}
         return super().layers(layers)
 
-    def block_prefix(self, stage: int, block: int) -> str:
+    def block_prefix(self, stage: int, block: int, index: int) -> str:
         """Return `blocks.0.0` and the like."""
         return f"blocks.{stage}.{block}"
 
@@ -98,14 +120,24 @@ class Timm(Naming):
 class Torchvision(Naming):
     """Names of torchvision: layers by their place."""
 
+    library = "torchvision"
     stem = ("features.0.0", "features.0.1")
 
-    @staticmethod
-    def fits(state_dict: dict, source) -> bool:
-        """Return whether a state dict has these names, and not those of timm."""
-        return not source.tensors.keys() & state_dict.keys() and any(k.startswith("features.0.") for k in state_dict)
+    def pretraining(self, source: Pretraining) -> Pretraining:
+        """Return what torchvision's recipes have in common, and where its models differ."""
+        model = re.search(r"efficientnet(v2)?_(\w+)", source.tag)
+        size = model[2] if model else ""
+        half = size == "l"  # of the V2 models, this one alone
+        return replace(
+            source,
+            library=self.library,
+            mean=(0.5,) * 3 if half else IMAGENET_MEAN,
+            std=(0.5,) * 3 if half else IMAGENET_STD,
+            bn_eps=1e-5 if size in ("b0", "b1", "b2", "b3", "b4") and not model[1] else 1e-3,
+            padding="symmetric",
+        )
 
-    def block_prefix(self, stage: int, block: int) -> str:
+    def block_prefix(self, stage: int, block: int, index: int) -> str:
         """Return `features.1.0` and the like."""
         return f"features.{stage + 1}.{block}"
 
@@ -124,3 +156,39 @@ class Torchvision(Naming):
     def belongs_to_backbone(self, name: str) -> bool:
         """Return whether the tensor is one of a block; those of the classifier may be left over."""
         return ".block." in name
+
+
+class Lukemelas(Naming):
+    """Names of EfficientNet-PyTorch by Luke Melas-Kyriazi and of the EfficientNet-Lite that was derived from it."""
+
+    library = "EfficientNet-PyTorch"
+    stem = ("_conv_stem", "_bn0")
+
+    def pretraining(self, source: Pretraining) -> Pretraining:
+        """Return the padding and epsilon of TensorFlow, which all of its weights have."""
+        return replace(source, library=self.library, bn_eps=1e-3, padding="same")
+
+    def block_prefix(self, stage: int, block: int, index: int) -> str:
+        """Return `_blocks.0` and the like, of which the stages do not count."""
+        return f"_blocks.{index}"
+
+    def block(self, block: MBConv | FusedMBConv, roles: list[str]) -> dict[str, str]:
+        """Return the names, whose numbers do not depend on whether there is an expansion."""
+        return {
+            "expand.conv": "_expand_conv",
+            "expand.bn": "_bn0",
+            "depthwise.conv": "_depthwise_conv",
+            "depthwise.bn": "_bn1",
+            "se.reduce": "_se_reduce",
+            "se.expand": "_se_expand",
+            "project.conv": "_project_conv",
+            "project.bn": "_bn2",
+        }
+
+    def head(self, stages: int) -> tuple[str, str, str]:
+        """Return the names, which are the same for all."""
+        return "_conv_head", "_bn1", "_fc"
+
+    def belongs_to_backbone(self, name: str) -> bool:
+        """Return whether the tensor is one of a block."""
+        return name.startswith("_blocks.")

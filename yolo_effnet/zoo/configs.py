@@ -19,7 +19,7 @@ _LITE = "https://blog.tensorflow.org/2020/03/higher-accuracy-on-vision-models-wi
 _END2END = "end2end: True # whether to use end-to-end mode\nreg_max: 1 # DFL bins\n"
 _RELU6 = "activation: torch.nn.ReLU6() # of backbone, neck and head\n"
 _KEYPOINTS = "kpt_shape: [17, 3] # number of keypoints, number of dims (2 for x,y or 3 for x,y,visible)\n"
-_PADDING = "padding: same # of the backbone's strided convolutions: same (TensorFlow) or symmetric (PyTorch)\n"
+_PADDING = "padding: # of the backbone's strided convolutions: same, symmetric, or empty for that of the weights\n"
 _TEMPLATE = """\
 # Ultralytics {series} {task} with {article} {title} backbone{outputs}
 # Backbone: {paper}

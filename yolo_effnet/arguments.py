@@ -1,0 +1,28 @@
+"""Arguments of our own for Ultralytics' command line and `YOLO.train`. Stdlib only: a hook runs it early."""
+
+import functools
+
+ARGUMENTS = {"backbone_weights": "a timm tag, or a file of ImageNet weights for the backbone"}
+
+
+def accept(cfg) -> None:
+    """Have Ultralytics' module `ultralytics.cfg` accept them; an argument of its own of the same name stays its own.
+
+    They are accepted where they are given, and are no part of the default configuration, so that the arguments that a
+    run without them saves are those that it saves without this package.
+    """
+    check = cfg.check_dict_alignment
+    if getattr(check, "yolo_effnet", False):
+        return
+
+    @functools.wraps(check)
+    def wrapper(base, custom, *args, **kwargs):
+        if "epochs" in base:  # arguments of a run, not settings
+            for name in ARGUMENTS.keys() - base.keys():
+                if custom.get(name) == "":
+                    raise SyntaxError(f"'{name}' is a valid argument but is missing its value: {ARGUMENTS[name]}")
+            base = {**dict.fromkeys(ARGUMENTS), **base}
+        return check(base, custom, *args, **kwargs)
+
+    wrapper.yolo_effnet = True
+    cfg.check_dict_alignment = wrapper

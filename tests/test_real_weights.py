@@ -143,17 +143,16 @@ def calibration(folder: Path) -> Path:
     return folder
 
 
-def test_three_epochs_from_them_reach_what_ten_from_random_values_do(learned, tmp_path):
-    best, data = learned_lite0(learned[1], tmp_path, pretrained=False, epochs=10)
-    start, _ = learned_lite0(learned[1], tmp_path, pretrained=True, epochs=3)
-    assert best > 0.2
-    assert start > best, data
-
-
-def learned_lite0(data: Path, folder: Path, **options):
-    model = YOLO("yolov8-efflite0.yaml")
-    model.train(data=data, project=folder, **{**pictures.LEARNING, **options})
-    return model.trainer.best_fitness, data
+def test_training_from_them_learns_sooner(learned, tmp_path):
+    """In three epochs most of what there is, where random weights have learnt next to nothing."""
+    scores = {}
+    for pretrained in (True, False):
+        model = YOLO("yolov8-efflite0.yaml")
+        options = {**pictures.LEARNING, "epochs": 3, "pretrained": pretrained}
+        model.train(data=learned[1], project=tmp_path, **options)
+        scores[pretrained] = model.trainer.best_fitness
+    assert scores[True] > 0.3
+    assert scores[False] < scores[True] / 2
 
 
 @pytest.mark.filterwarnings("ignore")  # ModelOpt's own

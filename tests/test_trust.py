@@ -35,6 +35,7 @@ PATHS = [
     "yolo_effnet.nn.layers.DropPath",
     "yolo_effnet.nn.layers.StridedConv",
     "yolo_effnet.nn.neck.C2fSeparable",
+    "yolo_effnet.nn.neck.FittedSPPF",
     "yolo_effnet.nn.neck.SeparableConv",
     "yolo_effnet.nn.stages.Classifier",
     "yolo_effnet.nn.stages.EfficientNetStage",

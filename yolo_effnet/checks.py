@@ -17,6 +17,7 @@ def is_number(value) -> bool:
 _ACCEPTED = {
     "c1": (lambda v: _is_int(v) and v >= 1, "an integer >= 1"),
     "c2": (lambda v: _is_int(v) and v >= 1, "an integer >= 1"),
+    "hidden": (lambda v: _is_int(v) and v >= 1, "an integer >= 1"),
     "nc": (lambda v: _is_int(v) and v >= 1, "an integer >= 1"),
     "n": (lambda v: _is_int(v) and v >= 1, "an integer >= 1"),
     "k": (lambda v: _is_int(v) and v >= 1 and v % 2 == 1, "an odd integer >= 1"),

@@ -83,6 +83,13 @@ def _weights(args) -> None:
     print(f"saved to {args.output}; train from it with pretrained={args.output} or model={args.output}")
 
 
+def _graft(args) -> None:
+    """Write a checkpoint of a trained detector with another backbone."""
+    options = {name: value for name, value in vars(args).items() if name != "run"}
+    yolo_effnet.graft(**options)
+    print(f"saved to {args.output}; it detects as it is, and trains with model={args.output}")
+
+
 def _benchmark(args) -> None:
     """Measure our models beside their peers, and what binds them."""
     from yolo_effnet.tools import benchmark
@@ -157,6 +164,24 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("-o", "--output", required=True, metavar="FILE.pt", help="the checkpoint to write")
     command.add_argument("--weights", metavar="TAG", help="full timm tag (default: that of the model)")
     command.add_argument("--file", help="state dict in .safetensors or .pth that stands in for the download")
+    command = _command(commands, "graft", _graft, "change the backbone of a trained detector, and keep neck and head")
+    command.add_argument("donor", metavar="DONOR.pt", help="a trained detector, such as yolov8n.pt or a best.pt")
+    command.add_argument("backbone", metavar="BACKBONE", help="a model of `yolo-effnet list`, a YAML, or a trained .pt")
+    command.add_argument(
+        "--images", required=True, help="pictures, whose labels are not read: data YAML, folder or glob"
+    )
+    command.add_argument("-o", "--output", required=True, metavar="FILE.pt", help="the checkpoint to write")
+    command.add_argument("--number", type=int, default=256, help="pictures to take, evenly (default: 256)")
+    command.add_argument("--imgsz", type=int, default=640, help="side of the pictures in pixels (default: 640)")
+    command.add_argument(
+        "--match", type=int, default=0, metavar="STEPS",
+        help="gradient steps that bring the inputs of the head to the donor's (default: 0; 300 are worth it)",
+    )  # fmt: skip
+    command.add_argument("--weights", metavar="TAG", help="full timm tag of the backbone's weights")
+    command.add_argument("--weights-file", metavar="FILE", help="file of the backbone's weights")
+    command.add_argument("--allow-random", action="store_true", help="go on where the backbone has no weights")
+    command.add_argument("--seed", type=int, default=0, help="of random weights and --match (default: 0)")
+    command.add_argument("--device", default="cpu", help="cpu, mps, or cuda:0 (default: cpu)")
     command = _command(commands, "benchmark", _benchmark, "time models beside yolov8, torchvision and timm peers")
     command.add_argument(
         "--models",

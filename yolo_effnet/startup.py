@@ -5,7 +5,7 @@ import sys
 
 HOST = "ultralytics.nn.tasks"
 OPT_OUT = "YOLO_EFFNET_AUTOLOAD"
-_BUILT_ON_HOST = tuple(f"yolo_effnet.{room}" for room in ("nn", "weights", "host", "tools"))
+_BUILT_ON_HOST = tuple(f"yolo_effnet.{room}" for room in ("nn", "weights", "grafting", "host", "tools"))
 autoloaded = False  # whether this interpreter's start-up installed the hook, for `yolo-effnet info`
 
 

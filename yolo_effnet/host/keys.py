@@ -7,7 +7,7 @@ from torch import nn
 
 from yolo_effnet.checks import check_values
 
-OURS = ("weights", "weights_file", "padding", "drop_path", "activation")
+OURS = ("weights", "weights_file", "padding", "drop_path", "activation", "backbone_activation", "graft")
 _ALIASES = {"act": "activation", "drop_path_rate": "drop_path", "pretrained": "weights", "pad": "padding"}
 # What else a model YAML of Ultralytics has, some of which differ from a key of ours by a letter or two.
 _ULTRALYTICS = (
@@ -38,9 +38,9 @@ def _resolve(node: ast.expr, namespace: dict):
     raise TypeError
 
 
-def _check_activation(value, namespace: dict) -> None:
-    """Check `activation:`, which Ultralytics evaluates, without evaluating it."""
-    wrong = f"activation must be a module of torch as text, such as torch.nn.ReLU6(), got {value!r}"
+def _check_activation(key: str, value, namespace: dict) -> ast.expr:
+    """Check `activation:` or `backbone_activation:` without evaluating it, and return its expression."""
+    wrong = f"{key} must be a module of torch as text, such as torch.nn.ReLU6(), got {value!r}"
     if not isinstance(value, str):
         raise ValueError(wrong)
     try:
@@ -54,6 +54,33 @@ def _check_activation(value, namespace: dict) -> None:
         raise ValueError(f"{wrong}; write {value}()")
     if not is_module and not (called and not isinstance(kind, type)):  # a function may return one
         raise ValueError(wrong)
+    return expression
+
+
+def backbone_activation(d: dict, namespace: dict) -> nn.Module | None:
+    """Return the activation that a model YAML gives to its backbone alone, or None where it is that of the model.
+
+    Args:
+        d (dict): The model dict.
+        namespace (dict): In which names of `backbone_activation:` are looked up.
+
+    Raises:
+        ValueError: If it is not a module of torch with literal arguments.
+    """
+    value = d.get("backbone_activation")
+    if not value:
+        return None
+    expression = _check_activation("backbone_activation", value, namespace)
+    try:
+        args = [ast.literal_eval(arg) for arg in expression.args]
+        return _resolve(expression.func, namespace)(
+            *args, **{k.arg: ast.literal_eval(k.value) for k in expression.keywords}
+        )
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"backbone_activation must be a module of torch with plain arguments, such as torch.nn.ReLU6(), got "
+            f"{value!r} ({error})"
+        ) from None
 
 
 def check_keys(d: dict, namespace: dict) -> None:
@@ -74,7 +101,10 @@ def check_keys(d: dict, namespace: dict) -> None:
         raise ValueError("model YAML: `nc:`, the number of classes, is missing; training replaces it by the data set's")
     check_values("model YAML", nc=d["nc"])
     if d.get("activation"):
-        _check_activation(d["activation"], namespace)
+        _check_activation("activation", d["activation"], namespace)
+    backbone_activation(d, namespace)
+    if not isinstance(d.get("graft"), (dict, type(None))):
+        raise ValueError(f"model YAML: `graft:` is written by `yolo-effnet graft`, a record, got {d['graft']!r}")
     for key in ("weights", "weights_file"):
         if not isinstance(d.get(key), (str, type(None))):
             what = "a timm tag" if key == "weights" else "the path of a file"

@@ -1,77 +1,30 @@
 """The seam to Ultralytics: our blocks in its model-YAML parser, our names in its YAML loader."""
 
-import builtins
-import contextlib
 import difflib
 import functools
 import inspect
 import re
 import sys
-import threading
 import traceback
 from pathlib import Path
 
 import torch
 import ultralytics
-import ultralytics.nn.tasks  # not "from ultralytics.nn import tasks": it may still be importing
 from ultralytics.utils import LOGGER, callbacks, checks
 
 from yolo_effnet.host import training
-from yolo_effnet.host.keys import check_keys, misspelt_keys
+from yolo_effnet.host.keys import backbone_activation, check_keys, misspelt_keys
+from yolo_effnet.host.lending import has_rows_of_ours, lending, lent_names, tasks
 from yolo_effnet.host.rows import check_rows, row_error
-from yolo_effnet.nn import neck, stages, timm_backbone  # noqa: F401  # they fill BLOCKS
-from yolo_effnet.nn.registry import ARGUMENT, BLOCKS
-from yolo_effnet.nn.settings import set_bn_momentum, set_drop_path, set_padding
+from yolo_effnet.nn import timm_backbone
+from yolo_effnet.nn.registry import BLOCKS
+from yolo_effnet.nn.settings import set_activation, set_bn_momentum, set_drop_path, set_padding
 from yolo_effnet.zoo import configs, names
-
-tasks = sys.modules["ultralytics.nn.tasks"]
 
 # 8.3.70 is the oldest release that the tests run (the lists of blocks are frozensets from about 8.3.60 on); the parser
 # of 9 is not known yet.
 SUPPORTED_ULTRALYTICS = ((8, 3, 70), (9,))
 NEWEST_TESTED = (8, 4, 190)
-_lending = threading.RLock()
-
-
-def is_ours(name) -> bool:
-    """Return whether a row of that name is one of our blocks, and not one that Ultralytics' module has of its own."""
-    return isinstance(name, str) and name in BLOCKS and vars(tasks).get(name, BLOCKS[name].cls) is BLOCKS[name].cls
-
-
-def has_rows_of_ours(d: dict) -> bool:
-    """Return whether a model dict has a row of one of our blocks."""
-    parts = [d.get(part) for part in ("backbone", "head")]
-    rows = [row for part in parts if isinstance(part, list) for row in part if isinstance(row, (list, tuple))]
-    return any(is_ours(item) for row in rows for item in row)
-
-
-def _widened_frozenset(items=()):
-    """Return a frozenset of `items`, and of our blocks too where the items are the parser's lists of blocks.
-
-    `parse_model` decides by two frozensets, made at each call, which rows get `(c1, c2)` and which of these get
-    their repeats as an argument; `C2f` is in both and `Conv` in the first only. Standing in for `frozenset` in its
-    module lets Ultralytics itself compute channels and repeats of our rows, with its width and depth multiples, and
-    print them; parsing our rows as `C2f` and swapping the layers afterwards would need a second printed table.
-    """
-    result = builtins.frozenset(items)
-    if tasks.C2f not in result:
-        return result
-    everything = tasks.Conv in result
-    return result.union(block.cls for block in BLOCKS.values() if everything or block.repeats == ARGUMENT)
-
-
-@contextlib.contextmanager
-def _lent_names():
-    """Lend our names to Ultralytics' module, where the parser looks for them, until the end of the `with` block."""
-    lent = {**{name: block.cls for name, block in BLOCKS.items()}, "frozenset": _widened_frozenset}
-    before = {name: vars(tasks)[name] for name in lent if name in vars(tasks)}
-    vars(tasks).update(lent)
-    try:
-        yield
-    finally:
-        for name in lent:
-            del vars(tasks)[name]
-        vars(tasks).update(before)
 
 
 def _failing_row(error: BaseException, parser) -> int | None:
@@ -125,7 +78,7 @@ def _wrap_parse_model(parse_model):
 
     @functools.wraps(parse_model)
     def wrapper(d, ch, verbose=True):
-        with _lending:  # also for models without rows of ours, which must not see what is lent to another thread
+        with lending:  # also for models without rows of ours, which must not see what is lent to another thread
             activation = tasks.Conv.default_act
             try:
                 if not has_rows_of_ours(d):
@@ -135,7 +88,7 @@ def _wrap_parse_model(parse_model):
                 check_keys(d, vars(tasks))
                 rows = [*d["backbone"], *d["head"]]
                 d = check_rows(d)
-                with _lent_names():
+                with lent_names():
                     _check_parser(parse_model)
                     try:
                         model, save = parse_model(d, ch, verbose)
@@ -148,6 +101,8 @@ def _wrap_parse_model(parse_model):
             finally:
                 tasks.Conv.default_act = activation  # older releases leave `activation:` of a model to all later ones
         ours = [layer for layer in model if not isinstance(layer, timm_backbone.TimmBackbone)]  # which has its own
+        if own := backbone_activation(d, vars(tasks)):
+            set_activation(torch.nn.ModuleList(ours), own)
         if not set_padding(torch.nn.ModuleList(ours), d.get("padding")) and d.get("padding"):
             LOGGER.warning(f"model YAML: `padding: {d['padding']}` has no strided convolution of ours to act on")
         set_drop_path(model, d.get("drop_path", 0.0))

@@ -1,8 +1,8 @@
-"""Rows of a light neck: YOLOv8's with depthwise-separable convolutions in place of dense 3x3 ones."""
+"""Rows of a neck: a light one of separable convolutions, and the pooling of a neck that another backbone had."""
 
 import torch
 from torch import nn
-from ultralytics.nn.modules import C2f, Conv, DWConv
+from ultralytics.nn.modules import SPPF, C2f, Conv, DWConv
 
 from yolo_effnet.checks import check_values
 from yolo_effnet.nn.layers import shrink
@@ -54,3 +54,45 @@ class C2fSeparable(C2f):
         super().__init__(c1, c2, n, shortcut, g, e)
         for bottleneck in self.m:
             bottleneck.cv1, bottleneck.cv2 = SeparableConv(self.c, self.c), SeparableConv(self.c, self.c)
+
+
+@block(repeats=ONCE)
+class FittedSPPF(SPPF):
+    """Ultralytics' `SPPF` whose inner width is an argument, so that the one of another backbone's neck fits here.
+
+    Attributes:
+        project (Conv | None): What is added to the output in place of the input, which has other channels.
+
+    References:
+        Ultralytics' `SPPF`, whose inner width is half of its input channels, and which adds its input in YOLO26.
+    """
+
+    def __init__(self, c1: int, c2: int, hidden: int, k: int = 5, n: int = 3, shortcut: bool = False, act: bool = True):
+        """Initialize the layer, which maps `(B, c1, H, W) -> (B, c2, H, W)`.
+
+        Args:
+            c1 (int): Input channels.
+            c2 (int): Output channels.
+            hidden (int): Channels that are pooled.
+            k (int): Kernel size of the pooling, odd.
+            n (int): Number of poolings.
+            shortcut (bool): Whether to add the input, projected to `c2` channels.
+            act (bool): Whether the first convolution has an activation, as in YOLOv8 and unlike YOLO26.
+
+        Raises:
+            ValueError: If a value is outside its range.
+        """
+        check_values("FittedSPPF", c1=c1, c2=c2, hidden=hidden, k=k, n=n)
+        super().__init__(c1, c2, k)
+        self.cv1 = Conv(c1, hidden, 1, act=act)
+        self.cv2 = Conv(hidden * (n + 1), c2, 1)
+        self.n, self.add = n, False
+        self.project = Conv(c1, c2, 1, act=False) if shortcut else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Pool `n` times and join what comes out of each."""
+        y = [self.cv1(x)]
+        for _ in range(self.n):
+            y.append(self.m(y[-1]))
+        joined = self.cv2(torch.cat(y, 1))
+        return joined if self.project is None else joined + self.project(x)

@@ -1,9 +1,9 @@
-"""What is set for a whole model once it is built: momentum of BatchNorm, padding and stochastic depth."""
+"""What is set for a whole model once it is built: momentum of BatchNorm, activation, padding, stochastic depth."""
 
 from torch import nn
 
 from yolo_effnet.checks import check_values
-from yolo_effnet.nn.blocks import FusedMBConv, MBConv
+from yolo_effnet.nn.blocks import FusedMBConv, MBConv, SqueezeExcite
 from yolo_effnet.nn.layers import ConvNormAct, PixelNormalization, StridedConv
 
 
@@ -18,6 +18,13 @@ def set_bn_momentum(model: nn.Module, momentum: float = 0.1) -> None:
             for norm in m.modules():
                 if isinstance(norm, nn.BatchNorm2d):
                     norm.momentum = momentum
+
+
+def set_activation(model: nn.Module, activation: nn.Module) -> None:
+    """Give the blocks of the backbone in `model` an activation of their own, where they have one."""
+    for m in model.modules():
+        if isinstance(m, ConvNormAct | SqueezeExcite) and not isinstance(m.act, nn.Identity):
+            m.act = activation
 
 
 def set_padding(model: nn.Module, padding: str | None) -> int:

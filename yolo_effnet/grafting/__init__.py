@@ -1,0 +1,1 @@
+"""Another backbone for a trained detector, which keeps its neck and its head."""

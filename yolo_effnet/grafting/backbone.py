@@ -1,0 +1,115 @@
+"""The new backbone: its rows, and the weights that it has."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+from ultralytics.nn.tasks import DetectionModel, yaml_model_load
+from ultralytics.utils import LOGGER
+
+from yolo_effnet.grafting.anatomy import Anatomy, anatomy
+from yolo_effnet.grafting.donor import Donor, load
+from yolo_effnet.nn.layers import BackboneRow, random_tensors
+from yolo_effnet.weights.loading import load_backbone_weights
+from yolo_effnet.weights.sources import WeightsUnavailableError
+from yolo_effnet.zoo import configs, names
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A backbone that takes the place of the donor's.
+
+    Attributes:
+        name (str): What it is called in logs.
+        config (dict): The YAML of its model.
+        model (nn.Module): That model, with random weights or those of a checkpoint.
+        anatomy (Anatomy): What its rows are.
+        trained (bool): Whether its weights are those of a checkpoint.
+    """
+
+    name: str
+    config: dict
+    model: nn.Module
+    anatomy: Anatomy
+    trained: bool
+
+
+def _config_of_name(model: names.Model, donor: Donor) -> dict:
+    """Return the YAML of a model by name, with the maps that the donor's neck takes.
+
+    Raises:
+        ValueError: If the name says something else than what the donor is.
+    """
+    if model.task == names.CLASSIFICATION or model.neck:
+        raise ValueError(
+            f"'{model.name}' cannot be grafted: its {'head' if model.task else 'light neck'} is its own; take "
+            f"{donor.series}-{model.architecture.variant}"
+        )
+    wanted = replace(model, series=donor.series, task=donor.task, pyramid=donor.pyramid)
+    for said, found in ((model.task, donor.task), (model.pyramid, donor.pyramid)):
+        if said and said != found:
+            raise ValueError(f"'{model.name}' is not what donor '{donor.name}' is; take {wanted.name}")
+    if model.series != donor.series:
+        raise ValueError(f"'{model.name}' has another neck than donor '{donor.name}'; take {wanted.name}")
+    return {**configs.model_config(wanted.name), "yaml_file": f"{model.name}.yaml"}
+
+
+def load_backbone(source, donor: Donor) -> Backbone:
+    """Return the backbone of a model.
+
+    Args:
+        source (str | Path | dict | YOLO | nn.Module): A name as `model_names()` gives them, where that of the backbone
+            alone also stands for the donor's task and pyramid; a model YAML as file or dict; or a trained model, as
+            `.pt`, YOLO object or module, whose weights it keeps.
+        donor (Donor): Whose neck and head it gets.
+
+    Raises:
+        ValueError: If there is no such model, or it does not go with the donor.
+    """
+    if not isinstance(source, (str, Path, dict)) or str(source).endswith(".pt"):
+        name, model = load(source, "backbone")
+        random, total = random_tensors([m for m in model.modules() if isinstance(m, BackboneRow)])
+        trained = 2 * random <= total
+        return Backbone(name, model.yaml, model, anatomy(model, f"backbone '{name}'"), trained)
+    named = None if isinstance(source, dict) or Path(source).is_file() else names.parse_name(Path(source).name)
+    if named:
+        name, config = named.name, _config_of_name(named, donor)
+    elif isinstance(source, dict):
+        name, config = "backbone", source
+    elif str(source).endswith((".yaml", ".yml")):
+        name, config = Path(source).name, yaml_model_load(source)
+    else:
+        raise ValueError(
+            f"backbone '{source}' is neither a file nor a model of yolo_effnet; {names.suggest(str(source))}"
+        )
+    model = DetectionModel(config, ch=donor.model.yaml.get("channels", 3), verbose=False).eval()
+    return Backbone(name, config, model, anatomy(model, f"backbone '{name}'"), False)
+
+
+def fill(model: nn.Module, backbone: Backbone, weights: str | None, file, allow_random: bool) -> str:
+    """Give the backbone of a grafted model its weights and return what they are, for a log.
+
+    Args:
+        model (nn.Module): The grafted model.
+        backbone (Backbone): Where its rows come from.
+        weights (str | None): Full timm tag; by default that of the YAML.
+        file (str | Path | None): State dict that stands in for the download.
+        allow_random (bool): Whether to go on without weights.
+
+    Raises:
+        ValueError: If there are none, or they do not fit.
+        WeightsUnavailableError: If they cannot be had, a RuntimeError.
+    """
+    if backbone.trained and not (weights or file):
+        for layer, source in list(zip(model.model, backbone.model.model, strict=False))[: backbone.anatomy.start]:
+            layer.load_state_dict(source.state_dict())
+        return f"weights of {backbone.name}"
+    try:
+        if not (weights or file or model.yaml.get("weights") or model.yaml.get("weights_file")):
+            raise WeightsUnavailableError("of " + backbone.name, "its YAML names none")
+        return str(load_backbone_weights(model, weights=weights, file=file))
+    except WeightsUnavailableError as error:
+        if not allow_random:
+            raise
+        LOGGER.warning(f"The grafted backbone is random: {error}")
+        return "random weights"

@@ -1,0 +1,153 @@
+"""A trained detector with another backbone."""
+
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import nn
+from ultralytics import YOLO
+from ultralytics.utils import LOGGER
+
+from yolo_effnet.grafting.anatomy import Anatomy, anatomy
+from yolo_effnet.grafting.backbone import Backbone, fill, load_backbone
+from yolo_effnet.grafting.donor import Donor, load_donor
+from yolo_effnet.grafting.match import match as match_features
+from yolo_effnet.grafting.pictures import Pictures, find
+from yolo_effnet.grafting.plan import grafted_yaml
+from yolo_effnet.grafting.seams import Seam, find_seams
+from yolo_effnet.grafting.solve import solve
+
+
+def _build(donor: Donor, backbone: Backbone) -> tuple[nn.Module, Anatomy, list[list[Seam]]]:
+    """Return the grafted model with the donor's neck and head, what its rows are, and what is to be solved for.
+
+    Raises:
+        ValueError: If a tensor of neck or head is not the donor's.
+    """
+    d = grafted_yaml(donor, backbone.config, backbone.model, backbone.anatomy)
+    model = type(donor.model)(d, ch=donor.model.yaml.get("channels", 3), verbose=False)
+    model.names = dict(donor.model.names)
+    parts = anatomy(model, "the grafted model")
+    shift = parts.start - donor.anatomy.start
+    seams = find_seams(donor, model, parts)
+    new = tuple(f"{s.row}.{s.name}".rstrip(".") + "." for row in seams for s in row)
+    theirs = donor.model.model.state_dict()
+    ours = model.model.state_dict()
+    for key, tensor in ours.items():
+        row, _, rest = key.partition(".")
+        if int(row) < parts.start or key.startswith(new):
+            continue
+        twin = theirs.get(f"{int(row) - shift}.{rest}")
+        if twin is None or twin.shape != tensor.shape:
+            found = "is missing" if twin is None else f"is {tuple(twin.shape)}"
+            raise ValueError(
+                f"donor '{donor.name}': its tensor for '{key}', {tuple(tensor.shape)} as its YAML says, {found}"
+            )
+        tensor.copy_(twin)
+    return model, parts, seams
+
+
+def graft_model(
+    donor,
+    backbone,
+    images,
+    number: int = 256,
+    imgsz: int = 640,
+    match: int = 0,
+    weights: str | None = None,
+    weights_file: str | Path | None = None,
+    allow_random: bool = False,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> nn.Module:
+    """Return the model of `graft`, with its record in `model.yaml["graft"]`; arguments and errors as there."""
+    if isinstance(match, bool) or not isinstance(match, int) or match < 0:
+        raise ValueError(f"match must be a number of steps >= 0, got {match!r}")
+    giver = load_donor(donor)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        taker = load_backbone(backbone, giver)
+        model, parts, seams = _build(giver, taker)
+    LOGGER.info(f"Backbone of {taker.name}: {fill(model, taker, weights, weights_file, allow_random)}")
+    LOGGER.info(
+        f"Neck and head of {giver.name}, whose licence holds for the result too: AGPL-3.0 for weights of Ultralytics"
+    )
+    pictures = Pictures(find(images, number), imgsz, giver.model.yaml.get("channels", 3))
+    device = torch.device(device)
+    giver.model.to(device)
+    model.to(device).eval()
+    record = {
+        "donor": giver.name, "backbone": taker.name, "pictures": len(pictures), "imgsz": imgsz, "seed": seed,
+        "fit": solve(giver, model, seams, pictures, device),
+    }  # fmt: skip
+    if match:
+        record["match"] = match
+        record["error"] = [round(e, 4) for e in match_features(giver, model, parts, pictures, match, seed, device)]
+    model.yaml["graft"] = record
+    return model.cpu().requires_grad_(True)
+
+
+def save(model: nn.Module, task: str, imgsz: int, file: str | Path) -> None:
+    """Write a checkpoint of a grafted model, as `YOLO.save` does but in full precision."""
+    train_args = {"task": task, "imgsz": imgsz}
+    torch.save({"model": model, "train_args": train_args, "version": version("ultralytics")}, file)
+
+
+def graft(
+    donor,
+    backbone,
+    images,
+    output: str | Path | None = None,
+    *,
+    number: int = 256,
+    imgsz: int = 640,
+    match: int = 0,
+    weights: str | None = None,
+    weights_file: str | Path | None = None,
+    allow_random: bool = False,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> YOLO:
+    """Change the backbone of a trained detector and keep its neck and head; no label is read.
+
+    The convolutions of the neck that take the backbone's maps are solved for, from the top of the pyramid down, so that
+    they give what the donor's gave on the same pictures. The model detects the donor's classes at once, worse than the
+    donor does, and training from it starts there.
+
+    Args:
+        donor (str | Path | YOLO | nn.Module): A trained detector with a head of YOLOv8 or YOLO26 for boxes, masks,
+            poses or oriented boxes: Ultralytics' name of it, which it downloads, a `.pt` file or a YOLO object.
+        backbone (str | Path | dict | YOLO | nn.Module): A model whose backbone is taken: a name as `model_names()`
+            gives them, where `yolov8-effb0` stands for the donor's task and pyramid as well; a YAML; or a trained
+            model, whose backbone's weights are kept.
+        images (str | Path | Iterable): A data set's YAML, whose train split is taken, a folder, a glob or a list.
+        output (str | Path | None): Checkpoint to write. Without one the model is in memory alone, and training it on
+            several GPUs needs it saved.
+        number (int): Pictures that are taken, evenly, each with its mirror image.
+        imgsz (int): Side in pixels to which they are letterboxed, a multiple of 32.
+        match (int): Gradient steps of 8 pictures that follow, which bring the inputs of the head to the donor's.
+        weights (str | None): Full timm tag of the backbone's weights; by default that of its YAML.
+        weights_file (str | Path | None): State dict that stands in for their download.
+        allow_random (bool): Whether to go on with a random backbone where there are no weights.
+        seed (int): Of random weights, and of the pictures of `match`.
+        device (str | torch.device): Where to compute.
+
+    Returns:
+        (YOLO): The grafted model. Its `model.yaml` builds it without donor and pictures, and has a record under
+            `graft`: what it is made of, and R2 of each solved convolution on pictures it was not solved on.
+
+    Raises:
+        ValueError: If donor, backbone, pictures or a number is not what it has to be.
+        WeightsUnavailableError: If the backbone's weights cannot be had, a RuntimeError.
+    """
+    model = graft_model(
+        donor, backbone, images, number, imgsz, match, weights, weights_file, allow_random, seed, device
+    )
+    task = {"SegmentationModel": "segment", "PoseModel": "pose", "OBBModel": "obb"}.get(type(model).__name__, "detect")
+    if output:
+        save(model, task, imgsz, output)
+        return YOLO(output)
+    with tempfile.TemporaryDirectory() as folder:
+        save(model, task, imgsz, Path(folder) / "grafted.pt")
+        return YOLO(Path(folder) / "grafted.pt")

@@ -1,0 +1,75 @@
+"""Gradient steps on pictures without labels that bring the inputs of the head to the donor's."""
+
+import math
+import random
+
+import torch
+from torch import nn
+from ultralytics.utils import LOGGER, TQDM
+
+from yolo_effnet.grafting.anatomy import Anatomy, sources
+from yolo_effnet.grafting.donor import Donor
+from yolo_effnet.grafting.pictures import Pictures
+from yolo_effnet.grafting.seams import run
+
+_RATE, _BACKBONE_RATE = 5e-4, 1e-4
+_WARM_UP, _BATCH = 20, 8  # steps, pictures
+
+
+def _head_inputs(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    rows = sources(model.model[-1])
+    outputs = run(model, x, max(rows))
+    return [outputs[row] for row in rows]
+
+
+def match(
+    donor: Donor, model: nn.Module, anatomy: Anatomy, pictures: Pictures, steps: int, seed: int, device
+) -> tuple[float, float]:
+    """Train backbone and neck of a grafted model towards the donor's inputs of the head.
+
+    Statistics of BatchNorm stay as they are, and so does the head.
+
+    Args:
+        donor (Donor): Whose neck and head the model has.
+        model (nn.Module): The grafted model, in eval mode.
+        anatomy (Anatomy): What its rows are.
+        pictures (Pictures): Pictures without labels.
+        steps (int): Number of steps of 8 pictures.
+        seed (int): Of the choice of pictures and their parts.
+        device (torch.device): Where both models are.
+
+    Returns:
+        (tuple[float, float]): Mean squared error over the donor's variance, mean of the first and of the last steps.
+
+    References:
+        Revisiting Model Stitching, https://arxiv.org/abs/2603.12433: matching final features.
+    """
+    rng = random.Random(seed)
+    model.requires_grad_(False)
+    layers = list(model.model)
+    backbone = [p for layer in layers[: anatomy.start] for p in layer.parameters()]
+    neck = [p for layer in layers[anatomy.start : -1] for p in layer.parameters()]
+    for parameter in (*backbone, *neck):
+        parameter.requires_grad_(True)
+    groups = [{"params": backbone, "lr": _BACKBONE_RATE}, {"params": neck, "lr": _RATE}]
+    optimizer = torch.optim.AdamW(groups, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, (step + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / steps))
+    )
+    errors = []
+    for _ in TQDM(range(steps), total=steps, desc="match"):
+        x = pictures.crops(_BATCH, rng).to(device)
+        with torch.no_grad():
+            wanted = _head_inputs(donor.model, x)
+        found = _head_inputs(model, x)
+        error = sum(((a - b) ** 2).mean() / b.var() for a, b in zip(found, wanted, strict=True)) / len(found)
+        optimizer.zero_grad()
+        error.backward()
+        nn.utils.clip_grad_norm_([*backbone, *neck], 10.0)
+        optimizer.step()
+        schedule.step()
+        errors.append(error.item())
+    few = max(1, min(_WARM_UP, steps // 4))
+    first, last = (sum(part) / len(part) for part in (errors[:few], errors[-few:]))
+    LOGGER.info(f"matched in {steps} steps: error at the inputs of the head {first:.3f} -> {last:.3f}")
+    return first, last

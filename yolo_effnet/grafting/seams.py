@@ -1,0 +1,128 @@
+"""The convolutions of a grafted neck that take a map of the backbone, and what their counterparts in the donor give."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from ultralytics.nn.modules import Concat, Conv
+
+from yolo_effnet.grafting.anatomy import Anatomy, sources
+from yolo_effnet.grafting.donor import Donor
+
+_PASSING = (Concat, nn.Upsample)  # rows that only carry a map on
+
+
+@dataclass(frozen=True)
+class Seam:
+    """A convolution whose weights are solved for.
+
+    Attributes:
+        row (int): Its row in the grafted model.
+        name (str): Its `Conv` inside that row, such as `cv1`.
+        kept (tuple[tuple[slice, slice], ...]): Input channels that come from the donor's own rows, here and there.
+    """
+
+    row: int
+    name: str
+    kept: tuple[tuple[slice, slice], ...]
+
+
+def run(model: nn.Module, x: torch.Tensor, last: int) -> dict[int, torch.Tensor]:
+    """Return what rows of a model give for images `x`, those that later rows take, up to row `last`.
+
+    Args:
+        model (nn.Module): A `DetectionModel` of Ultralytics.
+        x (torch.Tensor): Images, `(B, C, H, W)` in [0, 1].
+        last (int): Index of the last row that runs.
+    """
+    outputs: dict[int, torch.Tensor] = {}
+    for layer in list(model.model)[: last + 1]:
+        if layer.f != -1:
+            taken = [x if f == layer.i - 1 else outputs[f] for f in sources(layer)]
+            x = taken if isinstance(layer.f, list) else taken[0]
+        x = layer(x)
+        if layer.i in model.save or layer.i == last:
+            outputs[layer.i] = x
+    return outputs
+
+
+@contextmanager
+def watched(module: nn.Module, inputs: dict, outputs: dict, key) -> Iterator[None]:
+    """Note the last input and output of a module under `key` while the `with` block runs."""
+
+    def note(_module, args, output):
+        inputs[key], outputs[key] = args[0], output
+
+    handle = module.register_forward_hook(note)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _first_convolutions(layer: nn.Module, channels: int, what: str) -> list[str]:
+    """Return the names of the `Conv` of a row that take its input; the row itself has an empty name."""
+    x, names = torch.zeros(1, channels, 8, 8), []
+    handles = []
+    for name, module in layer.named_modules():
+        if isinstance(module, nn.Conv2d):
+
+            def note(_module, args, name=name):
+                if args[0] is x:
+                    names.append(name)
+
+            handles.append(module.register_forward_pre_hook(note))
+    training = layer.training
+    try:
+        with torch.no_grad():
+            layer.eval()(x)
+    finally:
+        layer.train(training)
+        for handle in handles:
+            handle.remove()
+    owners = [name.rpartition(".")[0] for name in names]
+    if not owners or not all(isinstance(m := layer.get_submodule(o), Conv) and m.conv.groups == 1 for o in owners):
+        raise ValueError(f"{what} takes the backbone's map by {names}, not by dense convolutions with BatchNorm")
+    return owners
+
+
+def _segments(model: nn.Module, anatomy: Anatomy) -> list[list[tuple[int, bool]]]:
+    """Return what the channels of every row's output are: numbers of them, and whether these are a backbone's."""
+    segments: list[list[tuple[int, bool]]] = []
+    for layer, channels in zip(model.model, anatomy.channels, strict=True):
+        if layer.i >= anatomy.start and isinstance(layer, _PASSING):
+            segments.append([segment for f in sources(layer) for segment in segments[f]])
+        else:
+            segments.append([(channels or 0, layer.i < anatomy.start)])
+    return segments
+
+
+def find_seams(donor: Donor, model: nn.Module, anatomy: Anatomy) -> list[list[Seam]]:
+    """Return the convolutions that take a map of the backbone, those of each row together, in the order they run.
+
+    Args:
+        donor (Donor): Whose neck and head the model has.
+        model (nn.Module): The grafted model.
+        anatomy (Anatomy): What its rows are.
+
+    Raises:
+        ValueError: If a row takes such a map otherwise than by dense convolutions.
+    """
+    ours, theirs = _segments(model, anatomy), _segments(donor.model, donor.anatomy)
+    shift = anatomy.start - donor.anatomy.start
+    seams = []
+    for layer in list(model.model)[anatomy.start : -1]:
+        (source, *others) = sources(layer)
+        if isinstance(layer, _PASSING) or others or not any(foreign for _, foreign in ours[source]):
+            continue
+        counterpart = sources(donor.model.model[layer.i - shift])[0]
+        kept, here, there = [], 0, 0
+        for (width, foreign), (width_there, _) in zip(ours[source], theirs[counterpart], strict=True):
+            if not foreign:
+                kept.append((slice(here, here + width), slice(there, there + width)))
+            here, there = here + width, there + width_there
+        names = _first_convolutions(layer, here, f"row {layer.i} ({type(layer).__name__})")
+        seams.append([Seam(layer.i, name, tuple(kept)) for name in names])
+    return seams

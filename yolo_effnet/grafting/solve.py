@@ -1,0 +1,188 @@
+"""The seams in closed form: least squares from what the grafted network gives to what the donor's convolution gives."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from ultralytics.nn.modules import Conv
+from ultralytics.utils import LOGGER, TQDM
+
+from yolo_effnet.grafting.donor import Donor
+from yolo_effnet.grafting.pictures import Pictures
+from yolo_effnet.grafting.seams import Seam, run, watched
+
+# Ridge relative to the mean square of an input, of which the one that fits unseen pictures best is taken.
+_RIDGES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-9, 1e-12)
+_RIDGE = 1e-3  # where there are too few pictures to tell
+
+
+@dataclass
+class Sums:
+    """Sums over positions of pictures, all in float64, from which a linear map follows.
+
+    Attributes:
+        xx (torch.Tensor): Products of inputs with inputs, `(n, n)`; the last input is the constant 1.
+        xy (torch.Tensor): Products of inputs with targets, `(n, m)`.
+        yy (torch.Tensor): Squares of targets, `(m,)`.
+    """
+
+    xx: torch.Tensor
+    xy: torch.Tensor
+    yy: torch.Tensor
+
+    @classmethod
+    def of(cls, x: torch.Tensor, y: torch.Tensor) -> "Sums":
+        """Return the sums of inputs `(k, n - 1)` and targets `(k, m)`."""
+        x, y = (t.cpu() if t.device.type == "mps" else t for t in (x, y))  # which has no float64
+        x, y = torch.cat([x, torch.ones_like(x[:, :1])], 1).double(), y.double()
+        return cls(x.T @ x, x.T @ y, (y**2).sum(0))
+
+    def __add__(self, other: "Sums") -> "Sums":
+        """Return the sums over both."""
+        return Sums(self.xx + other.xx, self.xy + other.xy, self.yy + other.yy)
+
+    def solution(self, ridge: float, prior: torch.Tensor) -> torch.Tensor:
+        """Return the weights `(n, m)` of least squares with a penalty on their distance from `prior`, `(n, m)`."""
+        penalty = torch.full_like(self.yy[:1].expand(len(self.xx)), ridge * float(self.xx.diagonal()[:-1].mean()))
+        penalty[-1] = 1e-12 * float(self.xx[-1, -1])  # the constant is free
+        penalty = penalty.clamp_min(1e-300)
+        left = self.xx + torch.diag(penalty)
+        right = self.xy - self.xx @ prior  # of the difference from it, which keeps digits where there is none
+        factor, failed = torch.linalg.cholesky_ex(left)
+        if int(failed):
+            return prior + torch.linalg.lstsq(left, right).solution
+        return prior + torch.cholesky_solve(right, factor)
+
+    def fit(self, weights: torch.Tensor) -> float:
+        """Return R2 of weights `(n, m)`: the share of the targets' variance that they explain."""
+        residual = self.yy - 2 * (weights * self.xy).sum(0) + (weights * (self.xx @ weights)).sum(0)
+        variance = self.yy - self.xy[-1] ** 2 / self.xx[-1, -1]
+        return float(1 - residual.sum() / variance.sum().clamp_min(1e-300))
+
+    def moments(self, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return mean and variance of what weights `(n, m)` give without their constant, `(m,)` each."""
+        count = self.xx[-1, -1]
+        mean = weights[:-1].T @ self.xx[:-1, -1] / count
+        square = (weights[:-1] * (self.xx[:-1, :-1] @ weights[:-1])).sum(0) / count
+        return mean, (square - mean**2).clamp_min(0)
+
+
+def _columns(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    """Return what a convolution sees of `(B, C, H, W)` at each place: `(places, C * kernel area)`."""
+    if conv.kernel_size != (1, 1) or conv.stride != (1, 1):
+        x = F.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride)
+    return x.flatten(2).transpose(1, 2).reshape(-1, x.shape[1])
+
+
+def _collect(donor: Donor, model: nn.Module, seams: list[Seam], pictures: Pictures, device) -> list[list[Sums]]:
+    """Return the sums of each seam of a row, over both halves of the pictures where there are two."""
+    row, halves = seams[0].row, [[], []]
+    there = row - len(model.model) + len(donor.model.model)
+    number = -(-len(pictures) // 4)
+    progress = TQDM(pictures.batches(4), total=number, desc=f"row {row}")
+    inputs, outputs, taken, given = {}, {}, {}, {}
+    with ExitStack() as stack, torch.no_grad():
+        stack.enter_context(watched(donor.model.model[there], taken, {}, "row"))
+        for seam in seams:
+            stack.enter_context(watched(_convolution(model, seam).conv, inputs, outputs, seam.name))
+            if seam.name != "project":
+                twin = donor.model.model[there].get_submodule(seam.name)
+                stack.enter_context(watched(twin.conv, {}, given, seam.name))
+        for i, x in enumerate(progress):
+            x = x.to(device)
+            run(model, x, row)
+            run(donor.model, x, there)
+            for k, seam in enumerate(seams):
+                y = _target(donor, there, taken["row"]) if seam.name == "project" else given[seam.name]
+                columns = _columns(_convolution(model, seam).conv, inputs[seam.name])
+                sums = Sums.of(columns, y.flatten(2).transpose(1, 2).reshape(-1, y.shape[1]))
+                half = halves[i % 2]
+                half[k : k + 1] = [half[k] + sums] if k < len(half) else [sums]
+    return [list(both) for both in zip(*filter(None, halves), strict=True)]
+
+
+def _target(donor: Donor, row: int, x: torch.Tensor) -> torch.Tensor:
+    """Return what a donor's SPPF adds to its output: its input, or that projected."""
+    project = getattr(donor.model.model[row], "project", None)
+    return x if project is None else project(x)
+
+
+def _convolution(model: nn.Module, seam: Seam) -> Conv:
+    return model.model[seam.row].get_submodule(seam.name)
+
+
+def _prior(seam: Seam, conv: nn.Conv2d, twin: nn.Conv2d | None) -> torch.Tensor:
+    """Return the weights that the solution is drawn to: the donor's where its own rows come in, else zero."""
+    weight = torch.zeros_like(conv.weight)
+    if twin is not None:
+        for here, there in seam.kept:
+            weight[:, here] = twin.weight[:, there]
+    weight = weight.reshape(len(weight), -1).T.double()
+    weight = weight.cpu() if weight.device.type == "mps" else weight
+    return torch.cat([weight, torch.zeros_like(weight[:1])])
+
+
+def _install(layer: Conv, norm: nn.BatchNorm2d | None, weights: torch.Tensor, sums: Sums) -> None:
+    """Put a solution into a `Conv`, with the statistics of BatchNorm that it has, so that training finds them.
+
+    Args:
+        layer (Conv): Of the grafted model.
+        norm (nn.BatchNorm2d | None): What follows the donor's convolution; None for nothing.
+        weights (torch.Tensor): `(n, m)`, with the constant last.
+        sums (Sums): Of all pictures.
+    """
+    bn, (mean, variance) = layer.bn, sums.moments(weights)
+    like = weights.new_tensor
+    if norm is None:
+        scale, offset = torch.ones_like(mean), weights[-1]
+    else:
+        gamma, beta, old, spread = (
+            like(t.tolist()) for t in (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        )
+        scale = gamma / (spread + norm.eps).sqrt()
+        offset = beta + scale * (weights[-1] - old)
+    layer.conv.weight.copy_(weights[:-1].T.reshape(layer.conv.weight.shape))
+    bn.running_mean.copy_(mean)
+    bn.running_var.copy_(variance)
+    bn.weight.copy_(scale * (variance + bn.eps).sqrt())
+    bn.bias.copy_(offset + scale * mean)
+
+
+@torch.no_grad()
+def solve(donor: Donor, model: nn.Module, seams: list[list[Seam]], pictures: Pictures, device) -> dict[str, float]:
+    """Solve for the seams of a grafted model, from the top of the pyramid down, and write them into it.
+
+    Args:
+        donor (Donor): Whose neck and head the model has.
+        model (nn.Module): The grafted model, in eval mode.
+        seams (list[list[Seam]]): As `find_seams` gives them.
+        pictures (Pictures): Pictures without labels.
+        device (torch.device): Where both models are.
+
+    Returns:
+        (dict[str, float]): R2 of each seam on pictures that its weights were not solved on; on all pictures where
+            there are four or fewer.
+    """
+    fits = {}
+    for row in seams:
+        for seam, halves in zip(row, _collect(donor, model, row, pictures, device), strict=True):
+            layer = _convolution(model, seam)
+            there = donor.model.model[seam.row - len(model.model) + len(donor.model.model)]
+            twin = None if seam.name == "project" else there.get_submodule(seam.name)
+            prior = _prior(seam, layer.conv, twin and twin.conv)
+            total, ridge = halves[0], _RIDGE
+            if len(halves) == 2:
+                first, second = halves
+                fit, ridge = max(
+                    (second.fit(first.solution(r, prior)) + first.fit(second.solution(r, prior)), r) for r in _RIDGES
+                )
+                total, fit = first + second, fit / 2
+            weights = total.solution(ridge, prior)
+            fit = fit if len(halves) == 2 else total.fit(weights)
+            _install(layer, twin and twin.bn, weights, total)
+            name = f"{seam.row}.{seam.name}".rstrip(".")
+            fits[name] = round(fit, 4)
+            LOGGER.info(f"{name}: R2 {fit:.3f} at ridge {ridge:g}")
+    return fits

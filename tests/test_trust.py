@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from backbones import assert_equal, features, fused, randomize, settle
+from backbones import assert_equal, backbone, features, fused, randomize, settle
 from torch import nn
 from torch.autograd import forward_ad
 from ultralytics import YOLO
@@ -179,19 +179,22 @@ def watched(model: nn.Module, only: str | None, mode: str, globally: bool, x: to
     with torch.set_grad_enabled(grad):
         y = model(x.requires_grad_(grad))
         if grad:
-            y.square().mean().backward()
+            outputs = y.values() if isinstance(y, dict) else [y]
+            sum(output.square().mean() for output in outputs).backward()
     for handle in handles:
         handle.remove()
     return seen
 
 
-def assert_same(got: list, wanted: list) -> None:
+def assert_same(got: list, wanted: list, tolerance: float = 1e-4) -> None:
     order = lambda seen: sorted(seen, key=lambda entry: entry[:2])  # noqa: E731
     assert [entry[:2] for entry in order(got)] == [entry[:2] for entry in order(wanted)]
-    for (_, name, kept, copies), (_, _, _, others) in zip(order(got), order(wanted), strict=True):
-        for tensor, then, plain in zip(kept, copies, others, strict=True):
-            assert torch.equal(tensor, then), f"what a hook of {name} kept was overwritten"
-            torch.testing.assert_close(then, plain, rtol=1e-4, atol=1e-5)
+    for (_, name, *ours), (_, _, *theirs) in zip(order(got), order(wanted), strict=True):
+        for tensor, then, plain_tensor, plain in zip(*ours, *theirs, strict=True):
+            kept = torch.equal(tensor, then) or not torch.equal(plain_tensor, plain)  # as timm overwrites some itself
+            assert kept, f"what a hook of {name} kept was overwritten"
+            largest = max(0.1, plain.abs().max().item()) if plain.numel() else 0.1
+            torch.testing.assert_close(then, plain, rtol=tolerance, atol=tolerance * largest)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -210,6 +213,37 @@ def test_hooks_fire_as_in_the_plain_computation(mode, threads):
             assert_same(got, wanted)
     finally:
         torch.set_num_threads(before)
+
+
+FAMILIES = (
+    "effb0", "efflite0", "effv2b0", "ghostnet_100", "mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_large_100",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing:UserWarning")
+@pytest.mark.filterwarnings("ignore:For backward hooks to be called:UserWarning")  # of timm's list of feature maps
+def test_hooks_of_a_whole_backbone_fire_as_in_the_plain_computation(name, mode):
+    """On all modules together, globally, and on every fifteenth alone."""
+    if name.startswith("ghostnet") and mode in MODES[:2]:
+        pytest.skip("timm's GhostNet adds in place, which autograd refuses where a module has a full backward hook")
+    whole = settle(randomize(YOLO(f"yolov8-{name}.yaml").model))
+    layers = list(backbone(whole.fuse(verbose=False) if mode.startswith("fused") else whole))
+    model = (nn.Sequential(*layers) if len(layers) > 1 else layers[0]).train(mode == "training")
+    for m in model.modules():
+        if getattr(m, "inplace", False):
+            m.inplace = False  # timm's own activations overwrite what a hook kept
+    single = [(only, False) for only, _ in list(model.named_modules())[::15]]
+    x = torch.rand(2, 3, 64, 64)
+    if mode in MODES[:2]:  # gradients of many layers with kinks differ by rounding alone
+        model, x = model.double(), x.double()
+    for only, globally in ((None, False), (None, True), *single):
+        got = watched(copy.deepcopy(model), only, mode, globally, x.clone())
+        with yolo_effnet.fast_paths(False):
+            wanted = watched(copy.deepcopy(model), only, mode, globally, x.clone())
+        assert wanted or only is not None
+        assert_same(got, wanted, 1e-3)
 
 
 class Wrapper(nn.Module):
@@ -296,10 +330,7 @@ def test_a_variable_turns_all_off(value, fast):
     assert done.stdout.split()[-1] == str(fast)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["effb0", "efflite0", "effv2b0", "ghostnet_100", "mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_large_100"],
-)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_fast_paths_give_the_numbers_of_the_plain_layers(name):
     model = YOLO(f"yolov8-{name}.yaml").model
     settle(randomize(model))

@@ -124,7 +124,8 @@ class StridedConv(ConvNormAct):
         odd_h, odd_w = _is_odd(x.shape[-2]), _is_odd(x.shape[-1])
         # An explicit Pad is what simplifiers and runtimes fold into the Conv, and of few channels it costs little.
         recorded = gate.is_exporting() and type(self.conv) is nn.Conv2d
-        if recorded or (fast and self.conv.in_channels < self.conv.out_channels):
+        padded = recorded or (fast and self.conv.in_channels < self.conv.out_channels)
+        if padded and (self.conv.stride, self.conv.dilation) == ((2, 2), (1, 1)):  # as built
             x = F.pad(x, (size - 1 + odd_w, size, size - 1 + odd_h, size))
             return F.conv2d(x, self.conv.weight, self.conv.bias, 2, 0, 1, self.conv.groups)
         if odd_h or odd_w:

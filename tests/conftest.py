@@ -8,6 +8,8 @@ from pathlib import Path
 os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="yolo_effnet_tests_")
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")
 os.environ.pop("YOLO_EFFNET_AUTOLOAD", None)
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores, whose threads would wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pictures
 import pytest

@@ -4,10 +4,13 @@ import copy
 import subprocess
 import sys
 
+import gloo
 import numpy as np
 import pictures
 import pytest
 import torch
+from backbones import reference
+from safetensors.torch import load_file
 from ultralytics import YOLO
 from ultralytics.nn.modules import Conv
 from ultralytics.nn.tasks import DetectionModel
@@ -17,11 +20,11 @@ from yolo_effnet import cli
 from yolo_effnet.grafting.pictures import find
 
 
-def checkpoint(name: str, folder) -> str:
-    """Return a checkpoint of a model with lively random weights."""
+def checkpoint(name: str, folder, names=()) -> str:
+    """Return a checkpoint of a model with lively random weights, and class names where `names` gives them."""
     torch.manual_seed(1)
     model = YOLO(f"{name}.yaml").model
-    model.names = {i: f"kind {i}" for i in range(model.yaml["nc"])}
+    model.names = {i: f"kind {i}" for i in range(model.yaml["nc"])} | dict(names)
     for m in model.modules():
         if isinstance(m, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(m.running_mean, -0.1, 0.1)
@@ -96,6 +99,84 @@ def test_every_task_pyramid_and_series(donor, backbone, images, tmp_path):
     assert not any(isinstance(m, Conv) and hasattr(m, "bn") for m in grafted.model.modules())
 
 
+@pytest.fixture
+def weights(tmp_path):
+    """A file of random weights of B0, as timm writes it."""
+    reference("tf_efficientnet_b0.ns_jft_in1k", tmp_path / "weights.safetensors")
+    return str(tmp_path / "weights.safetensors")
+
+
+TRAINING = {"imgsz": 64, "batch": 4, "workers": 0, "plots": False, "verbose": False, "device": "cpu"}
+
+
+def test_an_argument_grafts_as_training_starts(images, weights, tmp_path, caplog):
+    """Classes that the donor knows by name keep their rows; a resumed training is not grafted again."""
+    donor = checkpoint("yolov8n", tmp_path, {5: "reddish"})
+    seen = {}
+
+    def interrupt(trainer):
+        if trainer.epoch == 1:
+            raise KeyboardInterrupt
+
+    model = YOLO("yolov8-effb0.yaml")
+    model.add_callback("on_train_start", lambda t: seen.update(copy.deepcopy(t.model.state_dict())))
+    model.add_callback("on_train_epoch_end", interrupt)
+    arguments = {**TRAINING, "data": images, "project": tmp_path, "backbone_weights": weights}
+    with pytest.raises(KeyboardInterrupt):
+        model.train(graft=donor, epochs=3, **arguments)
+    giver, taken = YOLO(donor).model.state_dict(), YOLO(model.trainer.save_dir / "grafted.pt").model
+    assert torch.equal(seen["model.0.conv.weight"], load_file(weights)["conv_stem.weight"])
+    for k in ("model.8.cv1.conv.weight", "model.14.m.0.cv1.conv.weight"):
+        torch.testing.assert_close(seen[k], taken.state_dict()[k])
+    torch.testing.assert_close(seen["model.21.cv2.0.2.weight"], giver["model.22.cv2.0.2.weight"])
+    if hasattr(taken, "_remap_cls_by_names"):  # in newer releases of Ultralytics
+        torch.testing.assert_close(seen["model.21.cv3.0.2.weight"][1], giver["model.22.cv3.0.2.weight"][5])
+    (tmp_path / "yolov8n.pt").unlink()
+    (model.trainer.save_dir / "grafted.pt").unlink()
+    caplog.clear()
+    YOLO(model.trainer.last).train(resume=True)
+    assert not any(word in caplog.text for word in ("R2", "ImageNet", "Neck and head"))
+
+
+def test_ranks_start_equal_from_a_graft(images, weights, tmp_path):
+    model = YOLO("yolov8-effb0.yaml")
+    model.add_callback("on_train_start", gloo.record("start", tmp_path))
+    arguments = {**TRAINING, "data": images, "project": tmp_path, "backbone_weights": weights}
+    model.train(trainer=gloo.GlooTrainer, graft=checkpoint("yolov8n", tmp_path), epochs=1, **arguments)
+    ranks = [torch.load(tmp_path / f"start{rank}.pt") for rank in range(gloo.RANKS)]
+    for k, weight in ranks[0]["model"].items():
+        assert torch.equal(ranks[1]["model"][k], weight), k
+    assert torch.equal(ranks[1]["model"]["model.0.conv.weight"], load_file(weights)["conv_stem.weight"])
+
+
+def test_an_argument_that_cannot_be_is_one_error(images, weights, tmp_path):
+    donor = checkpoint("yolov8n", tmp_path)
+    arguments = {**TRAINING, "data": images, "project": tmp_path, "epochs": 1, "backbone_weights": weights}
+    for wrong, message in (
+        ({"graft": 7}, "graft must be a trained detector, such as yolov8n.pt, got 7"),
+        ({"graft": donor, "pretrained": False}, "pretrained=False contradicts graft="),
+        ({"graft": checkpoint("yolov8n-seg", tmp_path)}, "is a model to segment, not to detect"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            YOLO("yolov8-effb0.yaml").train(**arguments, **wrong)
+    with pytest.raises(ValueError, match=r"'yolov8n\.yaml' has no backbone of yolo_effnet"):
+        YOLO("yolov8n.yaml").train(**{**arguments, "backbone_weights": None}, graft=donor)
+
+
+@pytest.mark.parametrize("donor", ["yolov8n", "yolo26n-seg"])
+def test_another_activation_of_neck_and_head(donor, images, tmp_path):
+    """The head learns what it gave before, too."""
+    giver = checkpoint(donor, tmp_path)
+    options = {**QUICK, "number": 4, "match": 8, "activation": "relu6"}
+    grafted = yolo_effnet.graft(giver, f"{donor[:6]}-efflite0", images, tmp_path / "relu6.pt", **options)
+    first, last = grafted.model.yaml["graft"]["error"]
+    assert last < first
+    assert not any(isinstance(m, torch.nn.SiLU) for m in grafted.model.modules())
+    assert "backbone_activation" not in grafted.model.yaml
+    again = YOLO(tmp_path / "relu6.pt").model.model[-1]
+    assert isinstance(again.cv2[0][0].act, torch.nn.ReLU6)
+
+
 def test_a_detector_detects_before_training_and_matching_helps(learned, tmp_path):
     """Pictures of one data set, no label; the backbone is another that has learnt them, of Lite0."""
     best, data = learned
@@ -147,6 +228,8 @@ def test_wrong_files_numbers_and_pictures(images, tmp_path, caplog):
         ({"imgsz": 100}, "imgsz must be a multiple of 32, got 100"),
         ({"match": -1}, "match must be a number of steps >= 0, got -1"),
         ({"number": 0}, "number of pictures must be an integer >= 1, got 0"),
+        ({"activation": "gelu", "match": 9}, "activation must be one of relu6, relu, got 'gelu'"),
+        ({"activation": "relu6"}, "activation=relu6 changes what neck and head compute, and needs match"),
     ):
         with pytest.raises(ValueError, match=message):
             yolo_effnet.graft(donor, "yolov8-effb0", images, **{**QUICK, **options})

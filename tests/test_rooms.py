@@ -12,11 +12,11 @@ ALLOWED = {
     "zoo": {"checks"},
     "nn": {"zoo", "checks"},
     "weights": {"zoo", "nn", "checks"},
-    "grafting": {"zoo", "nn", "weights", "checks"},
-    "host": {"zoo", "nn", "weights", "checks", "arguments"},
+    "grafting": {"zoo", "nn", "weights", "checks", "recipe"},
+    "host": {"zoo", "nn", "weights", "grafting", "checks", "recipe"},
     "tools": {"zoo", "nn", "weights", "host", "checks"},
 }
-STDLIB_ONLY = ("startup.py", "arguments.py")
+STDLIB_ONLY = ("startup.py", "arguments.py", "recipe.py")
 LONGEST = 250
 
 

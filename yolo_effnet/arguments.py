@@ -2,7 +2,14 @@
 
 import functools
 
-ARGUMENTS = {"backbone_weights": "a timm tag, or a file of ImageNet weights for the backbone"}
+ARGUMENTS = {
+    "backbone_weights": "a timm tag, or a file of ImageNet weights for the backbone",
+    "graft": "a trained detector, whose neck and head the model gets",
+    "backbone_lr_ratio": "the learning rate of the backbone relative to that of neck and head, 0 to 1",
+    "freeze_epochs": "the epochs in which the backbone does not learn yet, or a share of them below 1",
+    "freeze_bn": "True or False, whether the statistics of the backbone's BatchNorm stay as they are",
+    "progressive": "the size of the first pictures relative to imgsz, 0 to 1",
+}
 
 
 def accept(cfg) -> None:

@@ -177,6 +177,7 @@ def main(argv: list[str] | None = None) -> int:
         "--match", type=int, default=0, metavar="STEPS",
         help="gradient steps that bring the inputs of the head to the donor's (default: 0; 300 are worth it)",
     )  # fmt: skip
+    command.add_argument("--activation", metavar="NAME", help="of neck and head, relu6 or relu (default: the donor's)")
     command.add_argument("--weights", metavar="TAG", help="full timm tag of the backbone's weights")
     command.add_argument("--weights-file", metavar="FILE", help="file of the backbone's weights")
     command.add_argument("--allow-random", action="store_true", help="go on where the backbone has no weights")

@@ -9,7 +9,7 @@ from ultralytics.utils import LOGGER
 
 from yolo_effnet.grafting.anatomy import Anatomy, anatomy
 from yolo_effnet.grafting.donor import Donor, load
-from yolo_effnet.nn.layers import BackboneRow, random_tensors
+from yolo_effnet.nn.backbone import backbone_rows, random_tensors
 from yolo_effnet.weights.loading import load_backbone_weights
 from yolo_effnet.weights.sources import WeightsUnavailableError
 from yolo_effnet.zoo import configs, names
@@ -68,7 +68,7 @@ def load_backbone(source, donor: Donor) -> Backbone:
     """
     if not isinstance(source, (str, Path, dict)) or str(source).endswith(".pt"):
         name, model = load(source, "backbone")
-        random, total = random_tensors([m for m in model.modules() if isinstance(m, BackboneRow)])
+        random, total = random_tensors(backbone_rows(model))
         trained = 2 * random <= total
         return Backbone(name, model.yaml, model, anatomy(model, f"backbone '{name}'"), trained)
     named = None if isinstance(source, dict) or Path(source).is_file() else names.parse_name(Path(source).name)
@@ -104,6 +104,8 @@ def fill(model: nn.Module, backbone: Backbone, weights: str | None, file, allow_
         for layer, source in list(zip(model.model, backbone.model.model, strict=False))[: backbone.anatomy.start]:
             layer.load_state_dict(source.state_dict())
         return f"weights of {backbone.name}"
+    if not backbone_rows(model):
+        raise ValueError(f"'{backbone.name}' has no backbone of yolo_effnet, and its weights are random")
     try:
         if not (weights or file or model.yaml.get("weights") or model.yaml.get("weights_file")):
             raise WeightsUnavailableError("of " + backbone.name, "its YAML names none")

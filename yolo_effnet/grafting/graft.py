@@ -14,18 +14,18 @@ from yolo_effnet.grafting.backbone import Backbone, fill, load_backbone
 from yolo_effnet.grafting.donor import Donor, load_donor
 from yolo_effnet.grafting.match import match as match_features
 from yolo_effnet.grafting.pictures import Pictures, find
-from yolo_effnet.grafting.plan import grafted_yaml
+from yolo_effnet.grafting.plan import ACTIVATIONS, grafted_yaml
 from yolo_effnet.grafting.seams import Seam, find_seams
 from yolo_effnet.grafting.solve import solve
 
 
-def _build(donor: Donor, backbone: Backbone) -> tuple[nn.Module, Anatomy, list[list[Seam]]]:
+def _build(donor: Donor, backbone: Backbone, activation: str | None) -> tuple[nn.Module, Anatomy, list[list[Seam]]]:
     """Return the grafted model with the donor's neck and head, what its rows are, and what is to be solved for.
 
     Raises:
         ValueError: If a tensor of neck or head is not the donor's.
     """
-    d = grafted_yaml(donor, backbone.config, backbone.model, backbone.anatomy)
+    d = grafted_yaml(donor, backbone.config, backbone.model, backbone.anatomy, activation)
     model = type(donor.model)(d, ch=donor.model.yaml.get("channels", 3), verbose=False)
     model.names = dict(donor.model.names)
     parts = anatomy(model, "the grafted model")
@@ -48,52 +48,6 @@ def _build(donor: Donor, backbone: Backbone) -> tuple[nn.Module, Anatomy, list[l
     return model, parts, seams
 
 
-def graft_model(
-    donor,
-    backbone,
-    images,
-    number: int = 256,
-    imgsz: int = 640,
-    match: int = 0,
-    weights: str | None = None,
-    weights_file: str | Path | None = None,
-    allow_random: bool = False,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
-) -> nn.Module:
-    """Return the model of `graft`, with its record in `model.yaml["graft"]`; arguments and errors as there."""
-    if isinstance(match, bool) or not isinstance(match, int) or match < 0:
-        raise ValueError(f"match must be a number of steps >= 0, got {match!r}")
-    giver = load_donor(donor)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        taker = load_backbone(backbone, giver)
-        model, parts, seams = _build(giver, taker)
-    LOGGER.info(f"Backbone of {taker.name}: {fill(model, taker, weights, weights_file, allow_random)}")
-    LOGGER.info(
-        f"Neck and head of {giver.name}, whose licence holds for the result too: AGPL-3.0 for weights of Ultralytics"
-    )
-    pictures = Pictures(find(images, number), imgsz, giver.model.yaml.get("channels", 3))
-    device = torch.device(device)
-    giver.model.to(device)
-    model.to(device).eval()
-    record = {
-        "donor": giver.name, "backbone": taker.name, "pictures": len(pictures), "imgsz": imgsz, "seed": seed,
-        "fit": solve(giver, model, seams, pictures, device),
-    }  # fmt: skip
-    if match:
-        record["match"] = match
-        record["error"] = [round(e, 4) for e in match_features(giver, model, parts, pictures, match, seed, device)]
-    model.yaml["graft"] = record
-    return model.cpu().requires_grad_(True)
-
-
-def save(model: nn.Module, task: str, imgsz: int, file: str | Path) -> None:
-    """Write a checkpoint of a grafted model, as `YOLO.save` does but in full precision."""
-    train_args = {"task": task, "imgsz": imgsz}
-    torch.save({"model": model, "train_args": train_args, "version": version("ultralytics")}, file)
-
-
 def graft(
     donor,
     backbone,
@@ -103,6 +57,7 @@ def graft(
     number: int = 256,
     imgsz: int = 640,
     match: int = 0,
+    activation: str | None = None,
     weights: str | None = None,
     weights_file: str | Path | None = None,
     allow_random: bool = False,
@@ -127,6 +82,8 @@ def graft(
         number (int): Pictures that are taken, evenly, each with its mirror image.
         imgsz (int): Side in pixels to which they are letterboxed, a multiple of 32.
         match (int): Gradient steps of 8 pictures that follow, which bring the inputs of the head to the donor's.
+        activation (str | None): Activation that neck and head get in place of the donor's, `relu6` or `relu`, for
+            devices that compute it faster; needs `match`, which then teaches the head too.
         weights (str | None): Full timm tag of the backbone's weights; by default that of its YAML.
         weights_file (str | Path | None): State dict that stands in for their download.
         allow_random (bool): Whether to go on with a random backbone where there are no weights.
@@ -141,13 +98,39 @@ def graft(
         ValueError: If donor, backbone, pictures or a number is not what it has to be.
         WeightsUnavailableError: If the backbone's weights cannot be had, a RuntimeError.
     """
-    model = graft_model(
-        donor, backbone, images, number, imgsz, match, weights, weights_file, allow_random, seed, device
+    if isinstance(match, bool) or not isinstance(match, int) or match < 0:
+        raise ValueError(f"match must be a number of steps >= 0, got {match!r}")
+    if activation is not None and activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+    if activation and not match:
+        raise ValueError(f"activation={activation} changes what neck and head compute, and needs match, such as 300")
+    giver = load_donor(donor)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        taker = load_backbone(backbone, giver)
+        model, parts, seams = _build(giver, taker, activation)
+    LOGGER.info(f"Backbone of {taker.name}: {fill(model, taker, weights, weights_file, allow_random)}")
+    LOGGER.info(
+        f"Neck and head of {giver.name}, whose licence holds for the result too: AGPL-3.0 for weights of Ultralytics"
     )
+    pictures = Pictures(find(images, number), imgsz, giver.model.yaml.get("channels", 3))
+    device = torch.device(device)
+    giver.model.to(device)
+    model.to(device).eval()
+    record = {
+        "donor": giver.name, "backbone": taker.name, "pictures": len(pictures), "imgsz": imgsz, "seed": seed,
+        "fit": solve(giver, model, seams, pictures, device),
+    }  # fmt: skip
+    if match:
+        record["match"] = match
+        errors = match_features(giver, model, parts, pictures, match, seed, device, bool(activation))
+        record["error"] = [round(e, 4) for e in errors]
+    model.yaml["graft"] = record
+    model.cpu().requires_grad_(True)
     task = {"SegmentationModel": "segment", "PoseModel": "pose", "OBBModel": "obb"}.get(type(model).__name__, "detect")
-    if output:
-        save(model, task, imgsz, output)
-        return YOLO(output)
+    # As YOLO.save writes it, but in full precision.
+    checkpoint = {"model": model, "train_args": {"task": task, "imgsz": imgsz}, "version": version("ultralytics")}
     with tempfile.TemporaryDirectory() as folder:
-        save(model, task, imgsz, Path(folder) / "grafted.pt")
-        return YOLO(Path(folder) / "grafted.pt")
+        file = output or Path(folder) / "grafted.pt"
+        torch.save(checkpoint, file)
+        return YOLO(file)

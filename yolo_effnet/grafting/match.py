@@ -16,18 +16,22 @@ _RATE, _BACKBONE_RATE = 5e-4, 1e-4
 _WARM_UP, _BATCH = 20, 8  # steps, pictures
 
 
-def _head_inputs(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
-    rows = sources(model.model[-1])
+def _to_match(model: nn.Module, x: torch.Tensor, head_too: bool) -> list[torch.Tensor]:
+    """Return the inputs of the head for images `x`, and with `head_too` also what its branches make of them."""
+    head = model.model[-1]
+    rows = sources(head)
     outputs = run(model, x, max(rows))
-    return [outputs[row] for row in rows]
+    maps = [outputs[row] for row in rows]
+    branches = [m for m in head.children() if isinstance(m, nn.ModuleList) and len(m) == len(maps)] if head_too else []
+    return maps + [module(x) for branch in branches for module, x in zip(branch, maps, strict=True)]
 
 
 def match(
-    donor: Donor, model: nn.Module, anatomy: Anatomy, pictures: Pictures, steps: int, seed: int, device
+    donor: Donor, model: nn.Module, anatomy: Anatomy, pictures: Pictures, steps: int, seed: int, device, head_too: bool
 ) -> tuple[float, float]:
     """Train backbone and neck of a grafted model towards the donor's inputs of the head.
 
-    Statistics of BatchNorm stay as they are, and so does the head.
+    Statistics of BatchNorm stay as they are.
 
     Args:
         donor (Donor): Whose neck and head the model has.
@@ -37,6 +41,7 @@ def match(
         steps (int): Number of steps of 8 pictures.
         seed (int): Of the choice of pictures and their parts.
         device (torch.device): Where both models are.
+        head_too (bool): Whether the head is trained as well, towards the donor's outputs.
 
     Returns:
         (tuple[float, float]): Mean squared error over the donor's variance, mean of the first and of the last steps.
@@ -48,7 +53,7 @@ def match(
     model.requires_grad_(False)
     layers = list(model.model)
     backbone = [p for layer in layers[: anatomy.start] for p in layer.parameters()]
-    neck = [p for layer in layers[anatomy.start : -1] for p in layer.parameters()]
+    neck = [p for layer in layers[anatomy.start : None if head_too else -1] for p in layer.parameters()]
     for parameter in (*backbone, *neck):
         parameter.requires_grad_(True)
     groups = [{"params": backbone, "lr": _BACKBONE_RATE}, {"params": neck, "lr": _RATE}]
@@ -60,8 +65,8 @@ def match(
     for _ in TQDM(range(steps), total=steps, desc="match"):
         x = pictures.crops(_BATCH, rng).to(device)
         with torch.no_grad():
-            wanted = _head_inputs(donor.model, x)
-        found = _head_inputs(model, x)
+            wanted = _to_match(donor.model, x, head_too)
+        found = _to_match(model, x, head_too)
         error = sum(((a - b) ** 2).mean() / b.var() for a, b in zip(found, wanted, strict=True)) / len(found)
         optimizer.zero_grad()
         error.backward()

@@ -5,11 +5,13 @@ import copy
 from torch import nn
 from ultralytics.nn.modules import SPPF
 
+from yolo_effnet import recipe
 from yolo_effnet.grafting.anatomy import Anatomy, sources
 from yolo_effnet.grafting.donor import Donor
 
 _SILU = "torch.nn.SiLU()"
-_OF_BACKBONE = ("drop_path", "padding", "weights", "weights_file")
+ACTIVATIONS = {"relu6": "torch.nn.ReLU6()", "relu": "torch.nn.ReLU()"}  # that small devices compute in int8
+_OF_BACKBONE = ("drop_path", "padding", "weights", "weights_file", *recipe.ARGUMENTS)
 _OF_DONOR = ("activation", "reg_max", "end2end", "kpt_shape")
 
 
@@ -49,7 +51,7 @@ def _fitted(row: list, layer: SPPF, c1: int) -> list:
     return [f, n, "FittedSPPF", args]
 
 
-def grafted_yaml(donor: Donor, config: dict, backbone: nn.Module, anatomy: Anatomy) -> dict:
+def grafted_yaml(donor: Donor, config: dict, backbone: nn.Module, anatomy: Anatomy, activation: str | None) -> dict:
     """Return the YAML of the grafted model as a dict, which builds without donor.
 
     Args:
@@ -57,6 +59,7 @@ def grafted_yaml(donor: Donor, config: dict, backbone: nn.Module, anatomy: Anato
         config (dict): The YAML of the backbone's model.
         backbone (nn.Module): That model, built.
         anatomy (Anatomy): What its rows are.
+        activation (str | None): That of neck and head, one of `ACTIVATIONS`; by default the donor's.
 
     Raises:
         ValueError: If the backbone has no map at a level that the neck takes.
@@ -87,6 +90,8 @@ def grafted_yaml(donor: Donor, config: dict, backbone: nn.Module, anatomy: Anato
     d = {"nc": head.nc, "names": dict(donor.model.names)}
     d |= {key: donor.model.yaml[key] for key in _OF_DONOR if donor.model.yaml.get(key) is not None}
     d |= {key: config[key] for key in _OF_BACKBONE if key in config}
+    if activation:
+        d["activation"] = ACTIVATIONS[activation]
     act = config.get("backbone_activation") or config.get("activation")
     if (act or _SILU) != (d.get("activation") or _SILU):
         d["backbone_activation"] = act or _SILU

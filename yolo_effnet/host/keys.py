@@ -5,9 +5,12 @@ import difflib
 
 from torch import nn
 
+from yolo_effnet import recipe
 from yolo_effnet.checks import check_values
 
-OURS = ("weights", "weights_file", "padding", "drop_path", "activation", "backbone_activation", "graft")
+OURS = (
+    "weights", "weights_file", "padding", "drop_path", "activation", "backbone_activation", "graft", *recipe.ARGUMENTS,
+)  # fmt: skip
 _ALIASES = {"act": "activation", "drop_path_rate": "drop_path", "pretrained": "weights", "pad": "padding"}
 # What else a model YAML of Ultralytics has, some of which differ from a key of ours by a letter or two.
 _ULTRALYTICS = (
@@ -109,5 +112,8 @@ def check_keys(d: dict, namespace: dict) -> None:
         if not isinstance(d.get(key), (str, type(None))):
             what = "a timm tag" if key == "weights" else "the path of a file"
             raise ValueError(f"model YAML: `{key}:` must be {what} or empty, got {d[key]!r}")
+    for name in recipe.ARGUMENTS:
+        if d.get(name) is not None:
+            recipe.check(name, d[name])
     padding = "same" if d.get("padding") is None else d["padding"]
     check_values("model", padding=padding, drop_path=d.get("drop_path", 0.0))

@@ -1,31 +1,30 @@
 """ImageNet weights in a training of Ultralytics: on every rank, and said where they are missing."""
 
 import functools
+from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 from ultralytics.utils import LOGGER, RANK
 
-from yolo_effnet.nn.layers import BackboneRow, PixelNormalization, random_tensors
+from yolo_effnet.host import recipe
+from yolo_effnet.nn.backbone import backbone_rows, random_tensors
 from yolo_effnet.weights.loading import backbone_of, follow, load_backbone_weights, named
 from yolo_effnet.weights.sources import WeightsUnavailableError
 
 _warnings = WeakKeyDictionary()  # what a trainer has to repeat at its end
 
 
-def backbone_rows(model: nn.Module) -> list[BackboneRow]:
-    """Return the rows of the backbone in a model of any kind; none in one without a backbone of ours."""
-    rows = [m for m in model.modules() if isinstance(m, BackboneRow)] if isinstance(model, nn.Module) else []
-    return rows if rows and isinstance(rows[0], PixelNormalization) else []
-
-
 def carry(model: nn.Module, source: nn.Module) -> None:
-    """Note what is random in `model`, which got the tensors of `source`, where `source` knows that it is partly so."""
+    """Note what is random and what was trained in `model`, which got the tensors of `source`, as `source` knows it."""
     ours, theirs = backbone_rows(model), backbone_rows(source)
-    if any(row.random for row in theirs) and len(ours) == len(theirs):
+    if len(ours) == len(theirs):
+        partly = any(row.random for row in theirs)
         for row, other in zip(ours, theirs, strict=True):
-            row.random = len(other.learnt()) if other.random is None else other.random
+            row.trained = other.trained
+            if partly:
+                row.random = len(other.learnt()) if other.random is None else other.random
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
@@ -59,7 +58,43 @@ def _load(trainer, model: nn.Module, weights: str | None) -> bool:
     return loaded[0] is not None
 
 
-def load_into(trainer) -> None:
+def _graft(trainer) -> bool:
+    """Put the model of a trainer under the neck and head of the argument `graft`; return whether there is one.
+
+    The grafted model becomes a file in the folder of the run, from which every rank builds its model.
+
+    Raises:
+        ValueError: If the argument contradicts another, or donor and model do not go together.
+        WeightsUnavailableError: If the backbone's weights cannot be had, a RuntimeError.
+    """
+    from yolo_effnet.grafting.graft import graft  # which needs all of Ultralytics
+
+    args = trainer.args
+    donor = getattr(args, "graft", None)
+    if donor is None or trainer.resume:
+        return False
+    if not (isinstance(donor, (str, Path)) and str(donor)):
+        raise ValueError(f"graft must be a trained detector, such as yolov8n.pt, got {donor!r}")
+    if args.pretrained is not True:
+        raise ValueError(f"pretrained={args.pretrained} contradicts graft={donor}: leave out one of them")
+    file = trainer.save_dir / "grafted.pt"
+    if RANK in (-1, 0):
+        weights = named(args.backbone_weights) if getattr(args, "backbone_weights", None) else {}
+        size = -(-max(args.imgsz if isinstance(args.imgsz, (list, tuple)) else [args.imgsz]) // 32) * 32
+        file.parent.mkdir(parents=True, exist_ok=True)
+        task = graft(
+            donor, args.model, trainer.data["train"], file, imgsz=size, seed=args.seed, device=trainer.device,
+            weights=weights.get("weights"), weights_file=weights.get("file"),
+        ).task  # fmt: skip
+        if task != args.task:
+            raise ValueError(f"graft={donor} is a model to {task}, not to {args.task}: yolo {task} train ..")
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+    trainer.model = str(file)
+    return True
+
+
+def load_into(trainer, grafted: bool = False) -> None:
     """Load ImageNet weights into the finished model of one of Ultralytics' trainers, before anything is built on it.
 
     The argument `backbone_weights` always loads. The keys of the model YAML do unless `pretrained=False`, where most of
@@ -69,6 +104,10 @@ def load_into(trainer) -> None:
     Raises:
         ValueError: If the weights do not fit, an argument contradicts another or has no backbone to act on, or
             quantisation-aware training would start from a random backbone.
+
+    Args:
+        trainer (BaseTrainer): The trainer.
+        grafted (bool): Whether its model was grafted just now, with the weights that the argument names.
     """
     model, args = _unwrapped(trainer.model), trainer.args
     rows, weights = backbone_rows(model), getattr(args, "backbone_weights", None)
@@ -79,7 +118,10 @@ def load_into(trainer) -> None:
     if weights and args.pretrained is False:
         raise ValueError(f"pretrained=False contradicts backbone_weights={weights}: leave out one of them")
     if not rows or trainer.resume:
+        recipe.apply(trainer, model, rows, "as before")
         return
+    if grafted:
+        weights = None
     config = getattr(model, "yaml", None) or {}
     named_by_yaml = args.pretrained is not False and (config.get("weights") or config.get("weights_file"))
     random, total = random_tensors(rows)
@@ -94,12 +136,20 @@ def load_into(trainer) -> None:
             "quantize=8 takes the ranges of a trained model, and this backbone is random: train without it first, then "
             "train model=best.pt quantize=8"
         )
+    trained = any(row.trained for row in rows)
+    start = "random weights" if is_random else "trained before" if trained else "ImageNet weights"
+    if config.get("graft") and not (is_random or trained):
+        start = "grafted"
+    recipe.apply(trainer, model, rows, start)
     for row in rows:
-        row.random = 0  # from here on it learns
+        row.random, row.trained = 0, True  # from here on it learns
 
 
 def wrap_trainer(trainer_class) -> None:
-    """Have `BaseTrainer` call `load_into` once the model is finished, whatever its subclasses and callbacks are."""
+    """Have `BaseTrainer` graft before its model is built, and call `load_into` once that is finished.
+
+    Whatever its subclasses and callbacks are.
+    """
     setup = trainer_class._setup_train
     if getattr(setup, "yolo_effnet", False):
         return
@@ -107,10 +157,11 @@ def wrap_trainer(trainer_class) -> None:
     @functools.wraps(setup)
     def wrapper(self, *args, **kwargs):
         finish = self.set_model_attributes  # the last step before calibration, compilation, DDP and EMA
+        grafted = _graft(self)
 
         def finish_and_load():
             finish()
-            load_into(self)
+            load_into(self, grafted)
 
         self.set_model_attributes = finish_and_load
         try:

@@ -91,14 +91,13 @@ class MBConv(nn.Module):
         )
         expanded = round(c1 * expand_ratio)
         self.expand = ConvNormAct(c1, expanded, 1) if expanded != c1 else nn.Identity()
-        depthwise = StridedConv if s == 2 else ConvNormAct
-        self.depthwise = depthwise(expanded, expanded, k, g=expanded)
-        self.se = SqueezeExcite(expanded, expanded, se_ratio * c1 / expanded) if se_ratio else nn.Identity()
+        self.depthwise = _spatial_conv(expanded, expanded, k, s, groups=expanded)
+        self.se = _squeeze_excite(c1, expanded, se_ratio)
         self.project = ConvNormAct(expanded, c2, 1, act=False)
         for layer in (self.expand, self.depthwise):
             if isinstance(layer, ConvNormAct):
                 shrink(layer.conv)
-        self.drop_path = DropPath(drop_path) if s == 1 and c1 == c2 else None
+        self.drop_path = _residual(c1, c2, s, drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `(B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s))`."""
@@ -147,11 +146,11 @@ class FusedMBConv(nn.Module):
         )
         expanded = round(c1 * expand_ratio)
         single = expanded == c1
-        dense = _dense_conv(c1, c2 if single else expanded, k, s)
+        dense = _spatial_conv(c1, c2 if single else expanded, k, s)
         self.expand = nn.Identity() if single else dense
-        self.se = SqueezeExcite(expanded, expanded, se_ratio * c1 / expanded) if se_ratio else nn.Identity()
+        self.se = _squeeze_excite(c1, expanded, se_ratio)
         self.project = dense if single else ConvNormAct(expanded, c2, 1, act=False)
-        self.drop_path = DropPath(drop_path) if s == 1 and c1 == c2 else None
+        self.drop_path = _residual(c1, c2, s, drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `(B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s))`."""
@@ -159,5 +158,16 @@ class FusedMBConv(nn.Module):
         return y if self.drop_path is None else self.drop_path(x, y)
 
 
-def _dense_conv(c1: int, c2: int, k: int, s: int) -> ConvNormAct:
-    return StridedConv(c1, c2, k) if s == 2 else ConvNormAct(c1, c2, k)
+def _spatial_conv(c1: int, c2: int, k: int, s: int, groups: int = 1) -> ConvNormAct:
+    """Return the one convolution of a block that sees more than a pixel."""
+    return StridedConv(c1, c2, k, g=groups) if s == 2 else ConvNormAct(c1, c2, k, g=groups)
+
+
+def _squeeze_excite(c1: int, expanded: int, se_ratio: float) -> nn.Module:
+    """Return the gate of `expanded` channels that is squeezed to `se_ratio` of the block's `c1`."""
+    return SqueezeExcite(expanded, expanded, se_ratio * c1 / expanded) if se_ratio else nn.Identity()
+
+
+def _residual(c1: int, c2: int, s: int, drop_path: float) -> DropPath | None:
+    """Return the sum of a block with its input, where they have the same shape."""
+    return DropPath(drop_path) if s == 1 and c1 == c2 else None

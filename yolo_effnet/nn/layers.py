@@ -1,19 +1,14 @@
-"""What the blocks are made of: convolutions, pixel normalisation and the residual's sum."""
+"""What the blocks are made of: convolutions and the residual's sum."""
 
 import warnings
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from ultralytics.nn.modules import Conv
 
-from yolo_effnet.checks import is_number
 from yolo_effnet.nn import gate, kernels
 from yolo_effnet.nn.registry import picklable
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def _is_odd(size) -> int:
@@ -135,89 +130,6 @@ class StridedConv(ConvNormAct):
         if hasattr(self, "bn"):  # which is far slower on a view, and so is its backward, than the copy is
             x = x.contiguous(memory_format=_memory_format(x))
         return x
-
-
-def _per_channel(statistic: float | Sequence[float], channels: int, name: str, owner: str) -> torch.Tensor:
-    """Spread pixel statistics of RGB, or one number, over `channels` as a `(1, channels, 1, 1)` tensor."""
-    values = [statistic] if is_number(statistic) else list(statistic) if isinstance(statistic, Sequence) else []
-    if not values or not all(map(is_number, values)) or (name == "std" and min(values) <= 0):
-        accepted = "a number or one number per channel" + (", above 0" if name == "std" else "")
-        raise ValueError(f"{owner}: {name} must be {accepted}, got {statistic!r}")
-    if max(map(abs, values)) > 1:
-        raise ValueError(f"{owner}: {name} must be in units of [0, 1] pixels, divided by 255, got {statistic!r}")
-    if len(values) not in (1, 3, channels):
-        raise ValueError(f"{owner}: {name} must have 1, 3 or {channels} values, got {statistic!r}")
-    if channels != len(values):
-        values = [sum(values) / len(values)] * channels  # as timm does
-    return torch.tensor(values).view(1, channels, 1, 1)
-
-
-class BackboneRow:
-    """Mixin of the rows of a backbone, which know how many of their tensors came from a checkpoint.
-
-    Attributes:
-        random (int | None): How many tensors the state dicts that were loaded left at their random initial values;
-            None as long as none was loaded.
-    """
-
-    random: int | None = None
-
-    def learnt(self) -> dict[str, torch.Tensor]:
-        """Return the tensors that a checkpoint can bring, by their names in this row.
-
-        Without pixel statistics, and without a convolution of the image, whose channels may be others.
-        """
-        image = self.mean.shape[1] if isinstance(self, PixelNormalization) else None
-        return {
-            name: tensor
-            for name, tensor in self.state_dict().items()
-            if name.rpartition(".")[2] not in ("num_batches_tracked", "mean", "std")
-            and not (tensor.ndim == 4 and tensor.shape[1] == image)
-        }
-
-    def _load_from_state_dict(self, state_dict, prefix, *args):
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        left = [k for k, v in self.learnt().items() if getattr(state_dict.get(prefix + k), "shape", None) != v.shape]
-        self.random = len(left) if self.random is None else min(self.random, len(left))
-
-
-def random_tensors(rows: Sequence[BackboneRow]) -> tuple[int, int]:
-    """Return how many of the learnt tensors of a backbone are at their random initial values, and how many it has."""
-    counts = [len(row.learnt()) for row in rows]
-    return sum(n if row.random is None else row.random for row, n in zip(rows, counts, strict=True)), sum(counts)
-
-
-class PixelNormalization(BackboneRow):
-    """Mixin of a backbone's first layer: pixel statistics that its weights expect.
-
-    Ultralytics only divides pixels by 255, but the ImageNet weights expect normalised ones. The statistics are
-    buffers, so they travel in every checkpoint.
-
-    Attributes:
-        mean (torch.Tensor): Pixel mean, `(1, c1, 1, 1)`, in units of [0, 1] pixels.
-        std (torch.Tensor): Pixel standard deviation, `(1, c1, 1, 1)`, likewise.
-        follows_weights (bool): Whether weights that are loaded set the padding, which nobody has chosen.
-    """
-
-    def _register_statistics(self, c1: int, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
-        owner = type(self).__name__
-        self.register_buffer("mean", _per_channel(mean, c1, "mean", owner))
-        self.register_buffer("std", _per_channel(std, c1, "std", owner))
-        self.follows_weights = False
-
-    def set_statistics(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
-        """Normalise pixels with `mean` and `std` from now on: a number, or one number per channel."""
-        channels, owner = self.mean.shape[1], type(self).__name__
-        self.mean.copy_(_per_channel(mean, channels, "mean", owner))
-        self.std.copy_(_per_channel(std, channels, "std", owner))
-
-    def normalize(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalise pixels, `(B, c1, H, W)`."""
-        if gate.is_allowed(x):
-            # PyTorch's CPU depthwise convolutions are several times faster in this layout, and it flows on from here.
-            x = x.contiguous(memory_format=torch.channels_last)
-            return torch.addcmul(-self.mean / self.std, x, 1 / self.std)  # one pass, not two
-        return (x - self.mean) / self.std
 
 
 @gate.known

@@ -3,8 +3,9 @@
 from torch import nn
 
 from yolo_effnet.checks import check_values
+from yolo_effnet.nn.backbone import PixelNormalization
 from yolo_effnet.nn.blocks import FusedMBConv, MBConv, SqueezeExcite
-from yolo_effnet.nn.layers import ConvNormAct, PixelNormalization, StridedConv
+from yolo_effnet.nn.layers import ConvNormAct, StridedConv
 
 
 def set_bn_momentum(model: nn.Module, momentum: float = 0.1) -> None:

@@ -7,8 +7,9 @@ from torch import nn
 from ultralytics.nn.modules import Classify
 
 from yolo_effnet.checks import check_values
+from yolo_effnet.nn.backbone import IMAGENET_MEAN, IMAGENET_STD, BackboneRow, PixelNormalization
 from yolo_effnet.nn.blocks import FusedMBConv, MBConv
-from yolo_effnet.nn.layers import IMAGENET_MEAN, IMAGENET_STD, BackboneRow, ConvNormAct, PixelNormalization, StridedConv
+from yolo_effnet.nn.layers import ConvNormAct, StridedConv
 from yolo_effnet.nn.registry import ARGUMENT, ONCE, block
 
 

@@ -5,7 +5,8 @@ from torch import nn
 
 from yolo_effnet.checks import check_values
 from yolo_effnet.nn import gate
-from yolo_effnet.nn.layers import IMAGENET_MEAN, IMAGENET_STD, ConvNormAct, PixelNormalization, StridedConv, shrink
+from yolo_effnet.nn.backbone import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
+from yolo_effnet.nn.layers import ConvNormAct, StridedConv, shrink
 from yolo_effnet.nn.registry import ONCE, block
 from yolo_effnet.nn.timm_models import batchnorms_after_convolutions, create, feature_maps, padding_of, to_nchw
 

@@ -8,7 +8,8 @@ import yaml
 from torch import nn
 from ultralytics.utils import ROOT
 
-from yolo_effnet.nn.layers import ConvNormAct, PixelNormalization
+from yolo_effnet.nn.backbone import PixelNormalization
+from yolo_effnet.nn.layers import ConvNormAct
 from yolo_effnet.nn.settings import set_padding
 from yolo_effnet.nn.stages import Classifier, EfficientNetStage, EfficientNetStem
 from yolo_effnet.nn.timm_backbone import TimmBackbone

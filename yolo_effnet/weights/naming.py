@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from torch import nn
 
+from yolo_effnet.nn.backbone import IMAGENET_MEAN, IMAGENET_STD
 from yolo_effnet.nn.blocks import FusedMBConv, MBConv
-from yolo_effnet.nn.layers import IMAGENET_MEAN, IMAGENET_STD
 from yolo_effnet.nn.stages import Classifier
 from yolo_effnet.nn.timm_backbone import TimmBackbone
 from yolo_effnet.weights.sources import Pretraining

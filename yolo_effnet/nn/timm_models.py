@@ -3,14 +3,15 @@
 import difflib
 import functools
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import nn
 
 from yolo_effnet.nn.registry import picklable
 
+Built = TypeVar("Built")
 _SIZE = (256, 320)  # of an image that tells what a model does
 STRIDES = (8, 16, 32)  # of the maps that a YOLO neck takes
 FITTING = "`yolo-effnet list --timm` prints those that fit, such as resnet50, convnext_tiny and mobilenetv3_large_100"
@@ -40,6 +41,19 @@ def create(name: str, in_chans: int = 3, **options) -> nn.Module:
     return timm.create_model(name, features_only=True, pretrained=False, in_chans=in_chans, **options)
 
 
+def without_computing(run: Callable[[], Built]) -> Built:
+    """Return what `run` builds, on PyTorch's meta device, where nothing is allocated.
+
+    Older releases of timm build some models only where numbers are: there, after allocating.
+    """
+    try:
+        with torch.device("meta"):
+            return run()
+    except (NotImplementedError, RuntimeError):
+        with torch.random.fork_rng(devices=[]):  # a seed gives the same model with every release
+            return run()
+
+
 def padding_of(model: nn.Module) -> str:
     """Return the padding of the strided convolutions of timm's `model`, `same` or `symmetric`."""
     return "same" if any(type(m).__name__ == "Conv2dSame" for m in model.modules()) else "symmetric"
@@ -53,7 +67,7 @@ def to_nchw(body: nn.Module, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]
 
 @functools.cache
 def feature_maps(name: str) -> tuple[FeatureMap, ...]:
-    """Return the maps that timm's model `name` gives at strides of 4 and more; nothing is allocated.
+    """Return the maps that timm's model `name` gives at strides of 4 and more.
 
     Args:
         name (str): A model of timm without a tag of weights, such as `mobilenetv3_large_100`.
@@ -70,10 +84,14 @@ def feature_maps(name: str) -> tuple[FeatureMap, ...]:
         close = difflib.get_close_matches(architecture, timm.list_models(), n=3)
         hint = f"did you mean {', '.join(close)}? " if close else ""
         raise ValueError(f"timm has no model '{name}'; {hint}{FITTING}")
+
+    def run():
+        body = create(name).eval()
+        return body, to_nchw(body, body(torch.zeros(1, 3, *_SIZE)))
+
     try:
-        with torch.device("meta"), torch.no_grad():
-            body = create(name).eval()
-            maps = to_nchw(body, body(torch.zeros(1, 3, *_SIZE)))
+        with torch.no_grad():
+            body, maps = without_computing(run)
     except Exception as error:
         why = f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0].rstrip(".")
         raise ValueError(f"timm's '{name}' gives no feature maps of images of any size ({why}); {FITTING}") from error
@@ -116,9 +134,13 @@ def batchnorms_after_convolutions(name: str) -> tuple[tuple[str, str], ...]:
 
     They are read off the graph that autograd records, which knows every use of a tensor; nothing is computed.
     """
-    with torch.device("meta"), torch.inference_mode(False), torch.enable_grad():
+
+    def run():
         body = create(name, out_indices=[m.out_index for m in feature_maps(name)]).eval()
-        outputs = body(torch.zeros(1, 3, *_SIZE))
+        return body, body(torch.zeros(1, 3, *_SIZE))
+
+    with torch.inference_mode(False), torch.enable_grad():
+        body, outputs = without_computing(run)
     names = {module: name for name, module in body.named_modules()}
     owners = {id(p): module for module in names for p in module.parameters(recurse=False)}
     nodes = [x.grad_fn for x in outputs]

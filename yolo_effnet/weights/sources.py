@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from yolo_effnet.nn.timm_models import padding_of
+from yolo_effnet.nn.timm_models import padding_of, without_computing
 from yolo_effnet.zoo.architectures import EfficientNet
 from yolo_effnet.zoo.table import ARCHITECTURES
 
@@ -101,8 +101,7 @@ def pretraining(tag: str, backbone: str | None = None) -> Pretraining:
         fitting = f"tags that fit are {', '.join(near)} and others of timm" if near else "timm has none of it"
         raise ValueError(f"weights '{tag}' {reason}; {fitting}")
     config = timm.get_pretrained_cfg(tag)
-    with torch.device("meta"):
-        classifier = timm.create_model(tag, pretrained=False)
+    classifier = without_computing(lambda: timm.create_model(tag, pretrained=False))
     epsilons = {m.eps for m in classifier.modules() if isinstance(m, nn.BatchNorm2d)}
     if len(epsilons) > 1:
         raise ValueError(f"weights '{tag}' have BatchNorm layers of several epsilons, {epsilons}, which do not fit")

@@ -264,9 +264,10 @@ def test_track_keeps_the_identity(tracker, learned, video):
 def test_tune(tiny_data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = {"epochs": 1, "iterations": 2, "project": tmp_path, "pretrained": False, "val": False, **QUICK}
-    YOLO("yolov8-effb0.yaml").tune(data=str(tiny_data), **options)
+    space = {"lr0": (1e-4, 1e-2), "backbone_lr_ratio": (0.05, 1.0)}
+    YOLO("yolov8-effb0.yaml").tune(data=str(tiny_data), space=space, backbone_lr_ratio=0.5, **options)
     (file,) = tmp_path.rglob("best_hyperparameters.yaml")
-    assert "lr0" in file.read_text()
+    assert "backbone_lr_ratio" in file.read_text()
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's exporter warns of its own age

@@ -1,6 +1,7 @@
 """Arguments of our own for Ultralytics' command line and `YOLO.train`. Stdlib only: a hook runs it early."""
 
 import functools
+import sys
 
 ARGUMENTS = {
     "backbone_weights": "a timm tag, or a file of ImageNet weights for the backbone",
@@ -33,3 +34,15 @@ def accept(cfg) -> None:
 
     wrapper.yolo_effnet = True
     cfg.check_dict_alignment = wrapper
+
+
+def accept_as_main(utils) -> None:
+    """Have `python -m ultralytics.cfg`, by which Ultralytics' tuner starts trainings, accept those that it was given.
+
+    That module then runs as `__main__`, whose functions nothing can wrap, with the defaults of `ultralytics.utils`.
+    """
+    if any(argument.startswith("ultralytics.cfg") for argument in sys.orig_argv[1:]):
+        for name in ARGUMENTS.keys() - utils.DEFAULT_CFG_DICT.keys():
+            if any(argument.startswith(f"{name}=") for argument in sys.argv):
+                utils.DEFAULT_CFG_DICT[name] = None
+                setattr(utils.DEFAULT_CFG, name, None)

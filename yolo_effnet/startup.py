@@ -15,6 +15,12 @@ def _register_arguments(cfg) -> None:
     arguments.accept(cfg)
 
 
+def _register_defaults(utils) -> None:
+    from yolo_effnet import arguments
+
+    arguments.accept_as_main(utils)
+
+
 def _register_models(tasks) -> None:
     parser = sys.modules.get("yolo_effnet.host.parser")
     if getattr(parser, "tasks", tasks) is not tasks:
@@ -37,6 +43,7 @@ def _register_training(trainer) -> None:
 
 # What happens once a module of Ultralytics has been imported.
 _EVENTS = {
+    "ultralytics.utils": _register_defaults,
     "ultralytics.cfg": _register_arguments,
     HOST: _register_models,
     "ultralytics.engine.trainer": _register_training,

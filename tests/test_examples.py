@@ -40,19 +40,7 @@ def test_predict_prints_a_line_per_picture(best, tiny_data):
     assert re.search(r"  (bluish|reddish) +0\.\d\d +\(\d+, \d+\) - \(\d+, \d+\)", out)
 
 
-@pytest.mark.filterwarnings("ignore")  # torch's exporter warns of its own age, at every step
-def test_export_agrees_with_pytorch(best, tiny_data):
-    formats = ["torchscript", "onnx,dynamic=True", "onnx,nms=True"]
-    out = run("export.py", best, "--imgsz", 64, "--data", tiny_data, "--formats", *formats)
-    for line in formats[:2]:
-        share = re.search(rf"{line}: .*: largest difference from PyTorch \S+, that is (\S+) of", out)
-        assert share, out
-        assert float(share[1]) < 1e-4
-    assert "another output than PyTorch's; mAP50-95" in out
-    assert len(re.findall(r"mAP50-95 or top-1 0\.\d{4}, PyTorch's 0\.\d{4}", out)) == 3
-
-
-@pytest.mark.parametrize("script", ["train.py", "predict.py", "export.py"])
+@pytest.mark.parametrize("script", ["train.py", "predict.py"])
 def test_help_and_length(script):
     assert "usage:" in run(script, "--help")
     assert 30 <= len((EXAMPLES / script).read_text(encoding="utf-8").splitlines()) <= 80

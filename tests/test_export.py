@@ -8,8 +8,9 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from export import infer, letterboxed
 from ultralytics import ASSETS, YOLO
+
+from yolo_effnet.tools.compare import ModelFile, letterboxed
 
 pytestmark = [pytest.mark.export, pytest.mark.filterwarnings("ignore")]  # exporters warn, at every step, of themselves
 
@@ -49,7 +50,7 @@ def picture():
 def reference(learned, picture):
     """Return PyTorch's raw output and its mAP50-95."""
     best, data = learned
-    return infer(str(best), picture, torch.device("cpu")), YOLO(best).val(data=data, **VALIDATION).box.map
+    return ModelFile(str(best), picture, torch.device("cpu"))(), YOLO(best).val(data=data, **VALIDATION).box.map
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_numbers_and_metric_are_those_of_pytorch(name, options, needs, tolerance
     expected, metric = reference
     assert metric > 0.3
     file = YOLO(best).export(format=name, imgsz=64, device="cpu", **options)
-    error = (infer(file, picture, torch.device("cpu")) - expected).abs().max() / expected.abs().max()
+    error = (ModelFile(file, picture, torch.device("cpu"))() - expected).abs().max() / expected.abs().max()
     assert error < tolerance
     assert YOLO(file, task="detect").val(data=data, **VALIDATION).box.map == pytest.approx(metric, abs=0.005)
 

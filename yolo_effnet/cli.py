@@ -90,6 +90,13 @@ def _graft(args) -> None:
     print(f"saved to {args.output}; it detects as it is, and trains with model={args.output}")
 
 
+def _compare(args) -> None:
+    """Export a model and set each file beside PyTorch."""
+    from yolo_effnet.tools import compare
+
+    compare.run(**{name: value for name, value in vars(args).items() if name != "run"})
+
+
 def _benchmark(args) -> None:
     """Measure our models beside their peers, and what binds them."""
     from yolo_effnet.tools import benchmark
@@ -183,6 +190,17 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("--allow-random", action="store_true", help="go on where the backbone has no weights")
     command.add_argument("--seed", type=int, default=0, help="of random weights and --match (default: 0)")
     command.add_argument("--device", default="cpu", help="cpu, mps, or cuda:0 (default: cpu)")
+    command = _command(commands, "compare", _compare, "export a trained model and set each file beside PyTorch")
+    command.add_argument("weights", metavar="BEST.pt", help="a trained model")
+    command.add_argument("--data", metavar="YAML", help="data set to validate on, and to calibrate int8 with")
+    command.add_argument(
+        "--formats", nargs="+", default=["onnx"], metavar="NAME",
+        help="of yolo export, with options after commas: onnx openvino,int8=True (default: onnx)",
+    )  # fmt: skip
+    command.add_argument("--imgsz", type=int, help="side of the pictures in pixels (default: that of the training)")
+    command.add_argument("--device", default="cpu", help="cpu, or the number of a GPU (default: cpu)")
+    command.add_argument("--repeats", type=int, default=10, help="turns of each file, of two timed calls (default: 10)")
+    command.add_argument("--output", default="comparison", type=Path, help="folder of the files, the CSV and the plot")
     command = _command(commands, "benchmark", _benchmark, "time models beside yolov8, torchvision and timm peers")
     command.add_argument(
         "--models",

@@ -29,6 +29,12 @@ def _peak(call, device: torch.device) -> float:
     return peak / 2**20
 
 
+def size_on_disk(path: Path) -> float:
+    """Return the MiB of a file, or of all files in a folder."""
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file()) / 2**20
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until `device` has done what it was asked to."""
     if device.type == "cuda":
@@ -77,9 +83,7 @@ class Inference:
             self()
             self.megabytes = _peak(self, device) / shape[0]
         else:
-            path = Path(source)
-            files = [path] if path.is_file() else path.rglob("*")
-            self.megabytes = sum(file.stat().st_size for file in files if file.is_file()) / 2**20
+            self.megabytes = size_on_disk(Path(source))
 
     def __call__(self) -> None:
         """Infer once."""

@@ -13,6 +13,7 @@ import yaml
 from torch import nn
 from ultralytics import YOLO
 from ultralytics.engine import trainer as engine
+from ultralytics.utils import DEFAULT_CFG
 
 import yolo_effnet
 from yolo_effnet.nn.backbone import backbone_rows
@@ -195,6 +196,36 @@ def test_a_resumed_training_goes_on_alike(tiny_data, tmp_path):
     assert part == whole
     assert [whole[epoch][2] for epoch in range(5)] == [True, True, True, False, False]
     assert not any(state[3] for state in whole.values())
+
+
+@pytest.mark.filterwarnings("ignore")  # ModelOpt's own
+@pytest.mark.parametrize("how", ["distillation", "quantisation", "freeze", "early stopping", "time"])
+def test_beside_other_settings_of_ultralytics(how, learned, tmp_path):
+    """Two epochs from a trained model, of which the backbone sits out the first."""
+    best, data = learned
+    options = {"freeze": {"freeze": 2}, "early stopping": {"patience": 1}, "time": {"time": 0.001}}.get(how, {})
+    if how == "distillation":
+        if not hasattr(DEFAULT_CFG, "distill_model"):
+            pytest.skip("this release of Ultralytics has no distillation")
+        options = {"distill_model": str(best)}
+    elif how == "quantisation":
+        pytest.importorskip("modelopt")
+        options = {"quantize": 8}
+    weights = []
+
+    def note(trainer):
+        model = getattr(trainer.model, "student_model", trainer.model)
+        weights.append(model.model[4][0].project.conv.weight.detach().clone())
+
+    model = YOLO(best)
+    model.add_callback("on_train_start", note)
+    model.add_callback("on_train_epoch_end", note)
+    arguments = {**QUICK, "batch": 8, "lr0": 1e-4, "optimizer": "AdamW", "pretrained": True, **options}
+    model.train(data=data, project=tmp_path, epochs=2, **arguments, backbone_lr_ratio=0.5, freeze_epochs=1)
+    assert torch.equal(weights[0], weights[1])
+    if how != "time":  # which ends before
+        assert not torch.equal(weights[0], weights[2])
+    assert torch.isfinite(model.trainer.loss)
 
 
 def test_where_weights_come_from_is_known(tiny_data, tmp_path, caplog):

@@ -115,10 +115,9 @@ class _Applied:
     def shrink(self, batch: dict, epoch: int) -> dict:
         """Return a batch with its pictures, `(B, C, H, W)`, at the size of an epoch."""
         trainer, recipe = self.trainer, self.recipe
-        imgsz = max(trainer.args.imgsz) if isinstance(trainer.args.imgsz, (list, tuple)) else trainer.args.imgsz
-        stride = getattr(trainer, "stride", 32)
         if recipe.progressive in (0, 1):
             return batch
+        imgsz, stride = trainer.args.imgsz, trainer.stride
         size = recipe.size(epoch, trainer.epochs, imgsz, stride)
         new = self.is_new("size", size, f"progressive: pictures of {size} pixels from epoch {epoch + 1}")
         if new and (rate := self.model.yaml.get("drop_path")):

@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 from ultralytics.utils import LOGGER, RANK
+from ultralytics.utils.checks import check_imgsz
 
 from yolo_effnet.host import recipe
 from yolo_effnet.nn.backbone import backbone_rows, random_tensors
@@ -80,7 +81,7 @@ def _graft(trainer) -> bool:
     file = trainer.save_dir / "grafted.pt"
     if RANK in (-1, 0):
         weights = named(args.backbone_weights) if getattr(args, "backbone_weights", None) else {}
-        size = -(-max(args.imgsz if isinstance(args.imgsz, (list, tuple)) else [args.imgsz]) // 32) * 32
+        size = check_imgsz(args.imgsz, stride=32, max_dim=1)
         file.parent.mkdir(parents=True, exist_ok=True)
         task = graft(
             donor, args.model, trainer.data["train"], file, imgsz=size, seed=args.seed, device=trainer.device,

@@ -207,30 +207,6 @@ def test_training_options(options, tiny_data, tmp_path):
     assert not torch.equal(after, before)
 
 
-@pytest.mark.filterwarnings("ignore")  # of modelopt
-def test_quantisation_aware_training(learned, tmp_path):
-    """Every convolution of backbone and neck computes on int8 in the exported graph, and the model still detects."""
-    pytest.importorskip("modelopt")
-    best, data = learned
-    model = YOLO(best)
-    options = {**pictures.LEARNING, "epochs": 1, "warmup_epochs": 0, "lr0": 1e-4, "pretrained": True, "quantize": 8}
-    model.train(data=data, project=tmp_path, **options)
-    assert model.val(data=data, **QUICK).box.map50 > 0.3
-    graph = onnx.load(YOLO(model.trainer.best).export(format="onnx", imgsz=64)).graph
-    int8 = {output for node in graph.node if node.op_type == "DequantizeLinear" for output in node.output}
-    rest = [n.name for n in graph.node if n.op_type == "Conv" and not {n.input[0], n.input[1]} <= int8]
-    head = f"/model.{len(model.model.model) - 1}/"
-    assert len(rest) == 7  # as of yolov8n: the last convolutions of the head
-    assert all(name.startswith(head) for name in rest)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_quantisation_aware_training_needs_trained_weights(tiny_data, tmp_path):
-    pytest.importorskip("modelopt")
-    with pytest.raises(ValueError, match=r"quantize=8 takes the ranges of a trained model.*best\.pt quantize=8"):
-        YOLO("yolov8-effb0.yaml").train(data=tiny_data, epochs=1, project=tmp_path, quantize=8, **QUICK)
-
-
 @pytest.fixture
 def video(tmp_path):
     """A bright square that moves over a dark field, eight pictures long."""

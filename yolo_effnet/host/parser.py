@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 import ultralytics
-from ultralytics.utils import LOGGER, callbacks, checks
+from ultralytics.utils import LOGGER, callbacks, checks, torch_utils
 
-from yolo_effnet.host import training
+from yolo_effnet.host import quantization, training
 from yolo_effnet.host.keys import backbone_activation, check_keys, misspelt_keys
 from yolo_effnet.host.lending import has_rows_of_ours, lending, lent_names, tasks
 from yolo_effnet.host.rows import check_rows, row_error
@@ -185,7 +185,7 @@ def _wrap_load(load):
     return wrapper
 
 
-# All that is wrapped, of `ultralytics.nn.tasks` and `ultralytics.utils.checks`; `training.wrap_trainer` and
+# All that is wrapped, of `ultralytics.nn.tasks` and `ultralytics.utils`; `training.wrap_trainer` and
 # `yolo_effnet.arguments` wrap a function each of the trainer and of the command line. Of eleven releases from 8.3.70
 # to 8.4.190 that were compared, parse_model last changed in 8.4.170 and yaml_model_load in 8.4.150.
 WRAPPED = {
@@ -194,13 +194,15 @@ WRAPPED = {
     "initialize_weights": _wrap_initialize_weights,  # sets eps and momentum of BatchNorm at every rebuild of a model
     "torch_safe_load": _wrap_file_lookup,  # looks for yolov8-effb0.pt,
     "check_file": _wrap_file_lookup,  # and this one for yolov8-effb0, neither of which exists
+    "prepare_qat": quantization.wrap_prepare,  # puts quantizers on convolutions alone; where a release trains with them
+    "restore_qat": quantization.wrap_restore,  # puts them back
 }
 
 
 def _replace(name: str, wrap) -> None:
-    """Wrap a function of `ultralytics.nn.tasks` or `utils.checks`, and wherever Ultralytics imported it by name."""
-    original = getattr(tasks, name, None) or getattr(checks, name)
-    if getattr(original, "yolo_effnet", False):
+    """Wrap a function of Ultralytics, if this release has it, wherever Ultralytics imported it by name."""
+    original = next((vars(home)[name] for home in (tasks, checks, torch_utils) if name in vars(home)), None)
+    if original is None or getattr(original, "yolo_effnet", False):
         return
     wrapper = wrap(original)
     wrapper.yolo_effnet = True

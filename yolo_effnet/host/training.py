@@ -5,8 +5,9 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import torch
+import ultralytics
 from torch import nn
-from ultralytics.utils import LOGGER, RANK
+from ultralytics.utils import LOGGER, RANK, torch_utils
 from ultralytics.utils.checks import check_imgsz
 
 from yolo_effnet.host import recipe
@@ -104,7 +105,7 @@ def load_into(trainer, grafted: bool = False) -> None:
 
     Raises:
         ValueError: If the weights do not fit, an argument contradicts another or has no backbone to act on, or
-            quantisation-aware training would start from a random backbone.
+            quantisation-aware training would start from a random backbone or is unknown to this release.
 
     Args:
         trainer (BaseTrainer): The trainer.
@@ -112,6 +113,8 @@ def load_into(trainer, grafted: bool = False) -> None:
     """
     model, args = _unwrapped(trainer.model), trainer.args
     rows, weights = backbone_rows(model), getattr(args, "backbone_weights", None)
+    if rows and getattr(args, "quantize", None) == 8 and not hasattr(torch_utils, "prepare_qat"):
+        raise ValueError(f"quantize=8 needs ultralytics>=8.4.150 to train with, not {ultralytics.__version__}")
     if weights is not None and not (isinstance(weights, str) and weights):
         raise ValueError(f"backbone_weights must be a timm tag or a file, got {weights!r}")
     if weights and not rows:

@@ -1,0 +1,149 @@
+"""Int8: quantisation-aware training, and what its graphs compute in int8."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pictures
+import pytest
+import torch
+from ultralytics import YOLO
+from ultralytics.nn import tasks
+from ultralytics.utils import torch_utils
+
+from yolo_effnet.host import quantization
+from yolo_effnet.nn.blocks import SqueezeExcite
+from yolo_effnet.nn.layers import DropPath
+
+QUICK = {"imgsz": 64, "batch": 4, "workers": 0, "plots": False, "verbose": False, "device": "cpu"}
+LEARN = {**pictures.LEARNING, "epochs": 2, "warmup_epochs": 0, "lr0": 1e-4, "pretrained": True, "quantize": 8}
+pytestmark = pytest.mark.filterwarnings("ignore")  # of modelopt
+
+
+@pytest.fixture(scope="module")
+def quantised(learned, tmp_path_factory):
+    """A B0 trained in int8 for two epochs from a trained one, and the data of both."""
+    if not hasattr(torch_utils, "prepare_qat"):
+        pytest.skip("this release of Ultralytics does not train in int8")
+    pytest.importorskip("modelopt")
+    best, data = learned
+    model = YOLO(best)
+    model.train(data=data, project=tmp_path_factory.mktemp("int8"), **LEARN)
+    return Path(model.trainer.last), data
+
+
+@pytest.fixture(scope="module")
+def graph(quantised):
+    """The file of the exported graph of `quantised`."""
+    return YOLO(quantised[0]).export(format="onnx", imgsz=64)
+
+
+def quantizers(model) -> dict:
+    """Return the enabled quantizers of a model by name, and their ranges."""
+    return {
+        name: module.amax
+        for name, module in model.named_modules()
+        if type(module).__name__ == "TensorQuantizer" and module.is_enabled
+    }
+
+
+def test_it_detects_and_its_quantizers_survive_saving(quantised):
+    file, data = quantised
+    model = YOLO(file)
+    assert model.val(data=data, **QUICK).box.map50 > 0.3
+    found = quantizers(YOLO(file).model)
+    for name, module in model.model.named_modules():
+        if isinstance(module, SqueezeExcite):
+            assert {f"{name}.input_quantizer", f"{name}.gate_input_quantizer"} <= found.keys()
+            assert not [key for key in found if key.startswith((f"{name}.reduce", f"{name}.expand"))]
+        elif isinstance(module, DropPath):
+            assert f"{name}.input_quantizer" in found
+    assert all(bool((limit > 0).all()) for limit in found.values())
+
+
+def test_the_graph_computes_in_int8_what_tensorrt_fuses(graph, quantised):
+    """Every convolution of backbone and neck, the mean and the product of each gate, and one input of every sum."""
+    nodes = onnx.load(graph).graph.node
+    int8 = {output for node in nodes if node.op_type == "DequantizeLinear" for output in node.output}
+    model = YOLO(quantised[0]).model
+    count = {kind: sum(isinstance(m, kind) for m in model.modules()) for kind in (SqueezeExcite, DropPath)}
+    head = f"/model.{len(model.model) - 1}/"
+    floats = [n.name for n in nodes if n.op_type == "Conv" and not set(n.input[:2]) <= int8]
+    gates = [name for name in floats if "/se/" in name]
+    last = [name for name in floats if name.startswith(head)]
+    assert len(gates) == 2 * count[SqueezeExcite]
+    assert len(last) == 7  # as of yolov8n: the last convolutions of the head
+    assert len(floats) == len(gates) + len(last)
+    means = [n for n in nodes if n.op_type in ("ReduceMean", "GlobalAveragePool")]
+    assert len(means) == count[SqueezeExcite]
+    assert all(n.input[0] in int8 for n in means)
+    products = [n for n in nodes if n.op_type == "Mul" and set(n.input) <= int8]
+    assert len(products) == count[SqueezeExcite]
+    sums = [n for n in nodes if n.op_type == "Add" and n.name.endswith("drop_path/Add")]
+    assert len(sums) == count[DropPath]
+    assert all(len(int8 & set(n.input)) == 1 for n in sums)
+
+
+def test_the_graph_gives_what_the_model_gives(graph, quantised):
+    x = torch.rand(1, 3, 64, 64)
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    found = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+    with torch.no_grad():
+        expected = YOLO(quantised[0]).model.float().eval().fuse()(x)[0].numpy()
+    assert np.abs(found - expected)[:, :4].max() < 2  # pixels; a value on the edge of two steps takes either
+    assert np.abs(found - expected)[:, 4:].max() < 0.05
+
+
+def test_a_resumed_training_has_the_ranges_of_before(learned, tmp_path):
+    if not hasattr(torch_utils, "prepare_qat"):
+        pytest.skip("this release of Ultralytics does not train in int8")
+    pytest.importorskip("modelopt")
+    best, data = learned
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(trainer):
+        if trainer.epoch == 1:
+            raise Interrupted
+
+    model = YOLO(best)
+    model.add_callback("on_train_epoch_start", interrupt)
+    with pytest.raises(Interrupted):
+        model.train(data=data, project=tmp_path, **LEARN)
+    before = quantizers(YOLO(model.trainer.last).model)
+    again = YOLO(model.trainer.last)
+    seen = []
+    again.add_callback("on_train_start", lambda trainer: seen.append(quantizers(trainer.model)))
+    again.train(resume=True)
+    assert before.keys() == seen[0].keys()
+    assert all(torch.allclose(before[name], seen[0][name].to(before[name])) for name in before)
+
+
+def test_a_model_from_before_the_quantizers_of_the_blocks_still_loads(learned, tmp_path, monkeypatch):
+    """Quantizers on convolutions alone, as Ultralytics puts them."""
+    if not hasattr(torch_utils, "prepare_qat"):
+        pytest.skip("this release of Ultralytics does not train in int8")
+    pytest.importorskip("modelopt")
+    best, data = learned
+    monkeypatch.setattr(quantization, "_BLOCKS", ())
+    model = YOLO(best)
+    model.train(data=data, project=tmp_path, **{**LEARN, "epochs": 1})
+    monkeypatch.undo()
+    found = quantizers(YOLO(model.trainer.last).model)
+    assert any(".se.reduce." in name for name in found)
+    assert not any(name.endswith("gate_input_quantizer") for name in found)
+
+
+def test_it_needs_trained_weights(tiny_data, tmp_path):
+    pytest.importorskip("modelopt")
+    with pytest.raises(ValueError, match=r"quantize=8 takes the ranges of a trained model.*best\.pt quantize=8"):
+        YOLO("yolov8-effb0.yaml").train(data=tiny_data, epochs=1, project=tmp_path, quantize=8, **QUICK)
+
+
+def test_a_release_without_it_says_so(learned, tmp_path, monkeypatch):
+    best, data = learned
+    monkeypatch.delattr(torch_utils, "prepare_qat")
+    with pytest.raises(ValueError, match=r"quantize=8.*ultralytics>=8\.4\.150"):
+        YOLO(best).train(data=data, epochs=1, project=tmp_path, quantize=8, **QUICK)

@@ -9,7 +9,6 @@ import pictures
 import pytest
 import torch
 from ultralytics import YOLO
-from ultralytics.nn import tasks
 from ultralytics.utils import torch_utils
 
 from yolo_effnet.host import quantization

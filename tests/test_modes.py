@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import onnx
 import onnxruntime
-import pictures
 import pytest
 import torch
 from torch import nn

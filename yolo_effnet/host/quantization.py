@@ -1,4 +1,4 @@
-"""Quantizers in the blocks of a backbone, where Ultralytics' quantisation-aware training puts them on convolutions only."""
+"""Quantizers in a backbone's blocks, where Ultralytics' training in int8 puts them on convolutions alone."""
 
 import functools
 from contextlib import contextmanager

@@ -77,6 +77,15 @@ def test_kinds_are_all_models():
     assert len(names) == len(set(names)) == 37 * 4 * 3 * 3 + 21
 
 
+def test_relu6_is_the_same_model_but_for_its_activation():
+    """Of every EfficientNet that has SiLU, in every kind."""
+    names = [name for suffix, series in KINDS for name in yolo_effnet.model_names(f"{suffix}-relu6", series)]
+    assert len(names) == len(set(names)) == 16 * 4 * 3 * 3 + 16
+    for name in names:
+        with_silu = yolo_effnet.model_config(name.removesuffix("-relu6"))
+        assert yolo_effnet.model_config(name) == {**with_silu, "activation": "torch.nn.ReLU6()"}
+
+
 @pytest.mark.parametrize(
     ("name", "close"),
     [
@@ -90,6 +99,8 @@ def test_kinds_are_all_models():
         ("yolov8-mobilenetv3_large_100-cls", "yolov8-mobilenetv3_large_100-seg"),
         ("yolov8-eff", "yolov8-eff<b0|b1|b2|b3|b4|b5|b6|b7|lite0|lite1|"),
         ("yolov8-effb0-nothing", "[-seg|-pose|-obb][-p2|-p6]"),
+        ("yolov8-effb0-relu6-seg", "write yolov8-effb0-seg-relu6.yaml"),
+        ("yolov8-efflite0-relu6", "yolov8-efflite0"),
     ],
 )
 def test_unknown_names_get_the_close_ones(name, close):

@@ -2,7 +2,6 @@
 
 import torch
 from torch import nn
-from ultralytics.nn.modules import Conv
 
 from yolo_effnet.checks import check_values
 from yolo_effnet.nn import gate, strips
@@ -39,7 +38,7 @@ class SqueezeExcite(nn.Module):
             )
         squeezed = max(1, round(c1 * se_ratio))
         self.reduce = nn.Conv2d(c1, squeezed, 1)
-        self.act = Conv.default_act
+        self.act = nn.SiLU()  # whatever the model's activation is: on one pixel, and what ImageNet weights know
         self.expand = nn.Conv2d(squeezed, c1, 1)
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:

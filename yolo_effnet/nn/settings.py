@@ -4,7 +4,7 @@ from torch import nn
 
 from yolo_effnet.checks import check_values
 from yolo_effnet.nn.backbone import PixelNormalization
-from yolo_effnet.nn.blocks import FusedMBConv, MBConv, SqueezeExcite
+from yolo_effnet.nn.blocks import FusedMBConv, MBConv
 from yolo_effnet.nn.layers import ConvNormAct, StridedConv
 
 
@@ -22,9 +22,9 @@ def set_bn_momentum(model: nn.Module, momentum: float = 0.1) -> None:
 
 
 def set_activation(model: nn.Module, activation: nn.Module) -> None:
-    """Give the blocks of the backbone in `model` an activation of their own, where they have one."""
+    """Give the convolutions of the backbone in `model` an activation of their own, where they have one."""
     for m in model.modules():
-        if isinstance(m, ConvNormAct | SqueezeExcite) and not isinstance(m.act, nn.Identity):
+        if isinstance(m, ConvNormAct) and not isinstance(m.act, nn.Identity):
             m.act = activation
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from yolo_effnet.zoo.architectures import Architecture, EfficientNet, TimmNet
-from yolo_effnet.zoo.names import CLASSIFICATION, PYRAMIDS, SERIES, TASKS, Model, find_model
+from yolo_effnet.zoo.names import CLASSIFICATION, PYRAMIDS, RELU6, SERIES, TASKS, Model, find_model
 from yolo_effnet.zoo.rows import Rows, add_neck_and_head, add_stages, add_timm_net, stage_args
 from yolo_effnet.zoo.scaling import CLASSIFICATION_SIZE, DETECTION_SIZE, compound, scale, suggested_size
 
@@ -17,7 +17,7 @@ _EXAMPLES = (*(f"effb{i}" for i in range(8)), *_FAMILIES)
 _CLASSES = {"-pose": 1, CLASSIFICATION: 1000}
 _LITE = "https://blog.tensorflow.org/2020/03/higher-accuracy-on-vision-models-with-efficientnet-lite.html"
 _END2END = "end2end: True # whether to use end-to-end mode\nreg_max: 1 # DFL bins\n"
-_RELU6 = "activation: torch.nn.ReLU6() # of backbone, neck and head\n"
+_RELU6_KEY = "activation: torch.nn.ReLU6() # of backbone, neck and head\n"
 _KEYPOINTS = "kpt_shape: [17, 3] # number of keypoints, number of dims (2 for x,y or 3 for x,y,visible)\n"
 _PADDING = "padding: # of the backbone's strided convolutions: same, symmetric, or empty for that of the weights\n"
 _TEMPLATE = """\
@@ -49,7 +49,7 @@ def _backbone_keys(model: Model) -> str:
     drop_path = (
         f"drop_path: {rate} # stochastic depth of the backbone, growing linearly from 0 over its {blocks} blocks\n"
     )
-    return _RELU6 * architecture.family.lite + drop_path + _PADDING
+    return _RELU6_KEY * (architecture.family.lite or model.activation == RELU6) + drop_path + _PADDING
 
 
 def _row_comment(architecture: Architecture) -> str:
@@ -92,6 +92,8 @@ def render(model: Model, notes: Iterable[str] = ()) -> str:
         backbone = add_neck_and_head(rows, model, ends)
     if isinstance(architecture, EfficientNet) and architecture.family.lite:
         header.append(f"Lite: no squeeze-and-excite, and ReLU6, for CPUs, NPUs and int8, {_LITE}")
+    if model.activation == RELU6:
+        header.append("ReLU6 in place of SiLU, for int8 devices, but not inside squeeze-and-excite, where it costs nothing")
     return _TEMPLATE.format(
         series=SERIES[model.series],
         task=task,

@@ -1,4 +1,4 @@
-"""Names of models: a series, a backbone, a task and a pyramid, and nothing that is not on the list."""
+"""Names of models: a series, a backbone, a task, a pyramid .., and nothing that is not on the list."""
 
 import difflib
 import itertools
@@ -20,6 +20,8 @@ PYRAMIDS = {"": (3, 4, 5), "-p2": (2, 3, 4, 5), "-p6": (3, 4, 5, 6)}
 LIGHT_NECK = "-dw"
 NECKS = ("", LIGHT_NECK)
 CLASSIFICATION = "-cls"
+RELU6 = "-relu6"
+ACTIVATIONS = ("", RELU6)
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Model:
         task (str): Suffix of the name: "", `-seg`, `-pose`, `-obb` or `-cls`.
         pyramid (str): Suffix of the name: "", `-p2` or `-p6`.
         neck (str): Suffix of the name: "" or `-dw`, for separable convolutions.
+        activation (str): Suffix of the name: "" or `-relu6`, for devices on which SiLU is slow or not exact.
     """
 
     series: str
@@ -39,11 +42,12 @@ class Model:
     task: str = ""
     pyramid: str = ""
     neck: str = ""
+    activation: str = ""
 
     @property
     def suffix(self) -> str:
         """Return what the name has after series and backbone."""
-        return self.task + self.pyramid + self.neck
+        return self.task + self.pyramid + self.neck + self.activation
 
     @property
     def name(self) -> str:
@@ -52,6 +56,7 @@ class Model:
 
 
 _EFFICIENTNETS = [a for a in ARCHITECTURES.values() if isinstance(a, EfficientNet)]
+_WITH_SILU = [a for a in _EFFICIENTNETS if not a.family.lite]
 
 
 def _stem(architecture: Architecture) -> str:
@@ -72,6 +77,9 @@ _MODELS = {
             *itertools.product(["yolov8"], ARCHITECTURES.values(), TASKS, PYRAMIDS, NECKS),
             *itertools.product(["yolo26"], ARCHITECTURES.values(), TASKS, PYRAMIDS),
             *itertools.product(["yolov8"], _EFFICIENTNETS, [CLASSIFICATION]),
+            *itertools.product(["yolov8"], _WITH_SILU, TASKS, PYRAMIDS, NECKS, [RELU6]),
+            *itertools.product(["yolo26"], _WITH_SILU, TASKS, PYRAMIDS, [""], [RELU6]),
+            *itertools.product(["yolov8"], _WITH_SILU, [CLASSIFICATION], [""], [""], [RELU6]),
         ],
     )
 }
@@ -79,7 +87,7 @@ _BACKBONES = ", ".join("yolov8-{}<{}>".format(stem, "|".join(names)) for stem, n
 GRAMMAR = (
     f"{_BACKBONES}, each with "
     f"[{'|'.join(filter(None, TASKS))}][{'|'.join(filter(None, PYRAMIDS))}][{LIGHT_NECK}], the same as yolo26-<..> "
-    f"without {LIGHT_NECK}, and yolov8-eff<..>{CLASSIFICATION}"
+    f"without {LIGHT_NECK}, and yolov8-eff<..>{CLASSIFICATION}; those of effb and effv2 also with {RELU6} at the end"
 )
 _OURS = re.compile(rf"({'|'.join(SERIES)})-({'|'.join(_STEMS)})[^.]*(\.ya?ml)?")
 
@@ -88,7 +96,8 @@ def model_names(suffix: str = "", series: str = "yolov8") -> list[str]:
     """Return the names of the models of a kind, smallest first and without `.yaml`.
 
     Args:
-        suffix (str): Task, pyramid and neck as in the names, such as "", `-seg`, `-p2`, `-pose-p6-dw` or `-cls`.
+        suffix (str): Task, pyramid, neck and activation as in the names, such as "", `-seg`, `-p2`, `-pose-p6-dw`,
+            `-cls` or `-relu6`.
         series (str): `yolov8` or `yolo26`.
     """
     return [m.name for m in _MODELS.values() if (m.series, m.suffix) == (series, suffix)]
@@ -134,7 +143,7 @@ def intended(name: str) -> str | None:
     """
     stem = re.sub(r"\.(ya?ml|pt)$", "", name.lower())
     series, *words = re.sub(r"^(yolov8|yolo26)[nslmx](?=-)", r"\1", stem).split("-")
-    order = [*TASKS, CLASSIFICATION, *PYRAMIDS, *NECKS]
+    order = [*TASKS, CLASSIFICATION, *PYRAMIDS, *NECKS, *ACTIVATIONS]
     if any(f"-{word}" not in order for word in words[1:]):
         return None
     model = _MODELS.get("-".join([series, *words[:1], *sorted(words[1:], key=lambda word: order.index(f"-{word}"))]))

@@ -1,5 +1,7 @@
 """Int8: quantisation-aware training, and what its graphs compute in int8."""
 
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from ultralytics import YOLO
 from ultralytics.utils import torch_utils
 
-from yolo_effnet.host import quantization
+from yolo_effnet.host import int8, quantization
 from yolo_effnet.nn.blocks import SqueezeExcite
 from yolo_effnet.nn.layers import DropPath
 
@@ -64,11 +66,11 @@ def test_it_detects_and_its_quantizers_survive_saving(quantised):
 def test_the_graph_computes_in_int8_what_tensorrt_fuses(graph, quantised):
     """Every convolution of backbone and neck, the mean and the product of each gate, and one input of every sum."""
     nodes = onnx.load(graph).graph.node
-    int8 = {output for node in nodes if node.op_type == "DequantizeLinear" for output in node.output}
+    in_int8 = {output for node in nodes if node.op_type == "DequantizeLinear" for output in node.output}
     model = YOLO(quantised[0]).model
     count = {kind: sum(isinstance(m, kind) for m in model.modules()) for kind in (SqueezeExcite, DropPath)}
     head = f"/model.{len(model.model) - 1}/"
-    floats = [n.name for n in nodes if n.op_type == "Conv" and not set(n.input[:2]) <= int8]
+    floats = [n.name for n in nodes if n.op_type == "Conv" and not set(n.input[:2]) <= in_int8]
     gates = [name for name in floats if "/se/" in name]
     last = [name for name in floats if name.startswith(head)]
     assert len(gates) == 2 * count[SqueezeExcite]
@@ -76,12 +78,12 @@ def test_the_graph_computes_in_int8_what_tensorrt_fuses(graph, quantised):
     assert len(floats) == len(gates) + len(last)
     means = [n for n in nodes if n.op_type in ("ReduceMean", "GlobalAveragePool")]
     assert len(means) == count[SqueezeExcite]
-    assert all(n.input[0] in int8 for n in means)
-    products = [n for n in nodes if n.op_type == "Mul" and set(n.input) <= int8]
+    assert all(n.input[0] in in_int8 for n in means)
+    products = [n for n in nodes if n.op_type == "Mul" and set(n.input) <= in_int8]
     assert len(products) == count[SqueezeExcite]
     sums = [n for n in nodes if n.op_type == "Add" and n.name.endswith("drop_path/Add")]
     assert len(sums) == count[DropPath]
-    assert all(len(int8 & set(n.input)) == 1 for n in sums)
+    assert all(len(in_int8 & set(n.input)) == 1 for n in sums)
 
 
 def test_the_graph_gives_what_the_model_gives(graph, quantised):
@@ -133,6 +135,92 @@ def test_a_model_from_before_the_quantizers_of_the_blocks_still_loads(learned, t
     found = quantizers(YOLO(model.trainer.last).model)
     assert any(".se.reduce." in name for name in found)
     assert not any(name.endswith("gate_input_quantizer") for name in found)
+
+
+@pytest.fixture
+def exported(learned, tmp_path):
+    """A function that exports the trained B0 to int8."""
+    best, data = learned
+    copy = shutil.copy(best, tmp_path / "b0.pt")
+
+    def export(form="onnx", **options):
+        return YOLO(copy).export(format=form, imgsz=64, int8=True, data=data, **options)
+
+    return export
+
+
+def in_onnx_runtime(file, tmp_path) -> Counter:
+    """Return the kinds of nodes that ONNX Runtime runs for a file, after its own optimisation."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+
+
+def test_onnx_runtime_computes_all_of_it_in_int8(exported, learned, tmp_path):
+    """Convolutions, SiLU, gates and sums; what Ultralytics quantizes by itself leaves most convolutions in float."""
+    file = exported()
+    kinds = in_onnx_runtime(file, tmp_path)
+    assert kinds["QLinearConv"] > 100
+    assert kinds["QLinearGlobalAveragePool"] == 16
+    assert kinds["QLinearMul"] > 80
+    assert not kinds.keys() & {"Conv", "FusedConv", "ReduceMean"}
+    options = {**QUICK, "batch": 1, "rect": False}
+    expected = YOLO(learned[0]).val(data=learned[1], **options).box.map
+    assert YOLO(file, task="detect").val(data=learned[1], **options).box.map > expected - 0.03
+
+
+def test_int8_of_a_model_without_our_backbone_is_ultralytics_own(learned, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = YOLO("yolov8n.yaml").export(format="onnx", imgsz=64, int8=True, data=learned[1])
+    zeros = [i for i in onnx.load(file).graph.initializer if i.name.endswith("output_0_zero_point")]
+    assert {i.data_type for i in zeros} == {onnx.TensorProto.INT8}
+
+
+def test_first_rows_in_float(exported, tmp_path):
+    nodes = onnx.load(exported(float_rows=3)).graph.node
+    rows = {int8.row_of(node.name) for node in nodes if node.op_type == "QuantizeLinear" and "weight" not in node.name}
+    assert min(row for row in rows if row is not None) in (2, 3)  # what row 3 takes may be called by row 2
+    assert {int8.row_of(n.name) for n in nodes if n.op_type == "Conv" and "Dequant" not in n.input[0]} == {0, 1, 2}
+
+
+def test_first_rows_in_float_in_openvino(exported):
+    pytest.importorskip("nncf")
+    openvino = pytest.importorskip("openvino")
+
+    def rows(folder):
+        model = openvino.Core().read_model(next(Path(folder).glob("*.xml")))
+        names = [op.get_friendly_name() for op in model.get_ordered_ops() if op.get_type_name() == "FakeQuantize"]
+        return Counter(map(int8.row_of, names))
+
+    assert {0, 1} <= rows(exported("openvino")).keys()
+    assert not rows(exported("openvino", float_rows=3)).keys() & {0, 1}
+
+
+def test_first_rows_in_float_in_training(learned, tmp_path):
+    if not hasattr(torch_utils, "prepare_qat"):
+        pytest.skip("this release of Ultralytics does not train in int8")
+    pytest.importorskip("modelopt")
+    model = YOLO(learned[0])
+    model.train(data=learned[1], project=tmp_path, **{**LEARN, "epochs": 1}, float_rows=2)
+    rows = {int(name.split(".")[1]) for name in quantizers(YOLO(model.trainer.last).model)}
+    assert min(rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "onnx", "int8": True, "float_rows": -1}, "float_rows must be a number of rows at the start"),
+        (
+            {"format": "torchscript", "float_rows": 2},
+            r"float_rows=2 is for int8 in onnx and openvino, not for format=",
+        ),
+        ({"format": "onnx", "float_rows": 2}, r"not for format=onnx quantize=None; for others train with quantize=8"),
+    ],
+)
+def test_where_rows_in_float_cannot_be(options, message, learned, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        YOLO(shutil.copy(learned[0], tmp_path)).export(imgsz=64, data=learned[1], **options)
 
 
 def test_it_needs_trained_weights(tiny_data, tmp_path):

@@ -41,12 +41,20 @@ def _register_training(trainer) -> None:
         training.wrap_trainer(trainer.BaseTrainer)
 
 
+def _register_export(exporter) -> None:
+    if HOST in sys.modules:
+        from yolo_effnet.host import int8
+
+        int8.wrap_exporter(exporter.Exporter)
+
+
 # What happens once a module of Ultralytics has been imported.
 _EVENTS = {
     "ultralytics.utils": _register_defaults,
     "ultralytics.cfg": _register_arguments,
     HOST: _register_models,
     "ultralytics.engine.trainer": _register_training,
+    "ultralytics.engine.exporter": _register_export,
 }
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from torch import nn
 from ultralytics.utils.checks import check_requirements
 
+from yolo_effnet.nn.backbone import backbone_rows
 from yolo_effnet.nn.blocks import SqueezeExcite
 from yolo_effnet.nn.layers import DropPath
 
@@ -52,8 +53,8 @@ def _known_to_modelopt():
     """Have ModelOpt quantize our blocks while the `with` block runs."""
     import modelopt.torch.quantization as mtq
 
-    for block, quantized in _quantized_blocks().items():
-        mtq.register(block, quantized)
+    for block in _BLOCKS:
+        mtq.register(block, _quantized_blocks()[block])
     try:
         yield mtq
     finally:
@@ -66,15 +67,15 @@ def wrap_prepare(prepare):
 
     @functools.wraps(prepare)
     def wrapper(model: nn.Module, *args, **kwargs):
-        gates = [name for name, module in model.named_modules() if isinstance(module, SqueezeExcite)]
-        if not any(isinstance(module, _BLOCKS) for module in model.modules()):
+        if not backbone_rows(model):
             return prepare(model, *args, **kwargs)
+        gates = [name for name, module in model.named_modules() if isinstance(module, SqueezeExcite)]
+        floats = [f"{name}.{conv}." for name in gates if _BLOCKS for conv in ("reduce", "expand")]
+        floats += [f"model.{row}." for row in range(model.yaml.get("float_rows") or 0)]
         _require_modelopt()
         with _known_to_modelopt() as mtq:
             model = prepare(model, *args, **kwargs)
-        floats = tuple(f"{name}.{conv}." for name in gates for conv in ("reduce", "expand"))
-        if floats:
-            mtq.disable_quantizer(model, lambda name: name.startswith(floats))
+        mtq.disable_quantizer(model, lambda name: name.startswith(tuple(floats)))
         return model
 
     return wrapper

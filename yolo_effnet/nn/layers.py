@@ -43,6 +43,11 @@ def _is_fast(layer: "ConvNormAct", x: torch.Tensor) -> bool:
     return gate.is_allowed(x) and all(map(gate.is_untouched, layer._modules.values()))
 
 
+def _is_plain(conv: nn.Module) -> bool:
+    """Return whether a module convolves as `nn.Conv2d` does; `torch.export` has subclasses of it in its place."""
+    return getattr(type(conv), "forward", None) is nn.Conv2d.forward and "forward" not in vars(conv)
+
+
 @gate.known
 @picklable
 class ConvNormAct(Conv):
@@ -118,7 +123,7 @@ class StridedConv(ConvNormAct):
             return self.conv(x)
         odd_h, odd_w = _is_odd(x.shape[-2]), _is_odd(x.shape[-1])
         # An explicit Pad is what simplifiers and runtimes fold into the Conv, and of few channels it costs little.
-        recorded = gate.is_exporting() and type(self.conv) is nn.Conv2d
+        recorded = gate.is_exporting() and _is_plain(self.conv)
         padded = recorded or (fast and self.conv.in_channels < self.conv.out_channels)
         if padded and (self.conv.stride, self.conv.dilation) == ((2, 2), (1, 1)):  # as built
             x = F.pad(x, (size - 1 + odd_w, size, size - 1 + odd_h, size))

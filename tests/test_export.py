@@ -26,6 +26,25 @@ TENSORRT = set(
     "ScatterND Shape Sigmoid Sin Slice Softmax Softplus Split Sqrt Squeeze Sub Sum Tanh Tile TopK Transpose Unsqueeze "
     "Where".split()
 )
+# Of RKNN-Toolkit2 2.3.2, for opsets 12 to 19 and one picture at a time:
+# https://github.com/airockchip/rknn-toolkit2, doc/RKNNToolKit2_OP_Support-2.3.2.md
+RKNN = set(
+    "Add And ArgMax ArgMin AveragePool BatchNormalization Cast Clip Concat Constant ConstantOfShape Conv "  # noqa: SIM905
+    "ConvTranspose Cos DepthToSpace DequantizeLinear Div Dropout Elu Equal Erf Exp Expand Flatten Floor Gather "
+    "GatherElements Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual HardSigmoid HardSwish Identity "
+    "InstanceNormalization LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization LRN LSTM "
+    "MatMul Max MaxPool MaxRoiPool MeanVarianceNormalization Min Mish Mod Mul Pad Pow PRelu QuantizeLinear "
+    "ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Resize ReverseSequence RoiAlign ScatterND Shape "
+    "Sigmoid Sin Size Slice Softmax Softplus SpaceToDepth Split Sqrt Squeeze Sub Tanh Tile Transpose Unsqueeze "
+    "Where".split()
+)
+# Of the Edge TPU, "Supported operations" in https://coral.ai/docs/edgetpu/models-intro.
+EDGE_TPU = set(
+    "ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D EXPAND_DIMS FULLY_CONNECTED L2_NORMALIZATION "  # noqa: SIM905
+    "LOGISTIC LSTM MAXIMUM MAX_POOL_2D MEAN MINIMUM MUL PACK PAD PRELU QUANTIZE REDUCE_MAX REDUCE_MIN RELU RELU6 "
+    "RELU_N1_TO_1 RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR RSQRT SLICE SOFTMAX SPACE_TO_DEPTH SPLIT SQUEEZE "
+    "STRIDED_SLICE SUB SUM SQUARED_DIFFERENCE TANH TRANSPOSE TRANSPOSE_CONV".split()
+)
 DYNAMIC = {
     "Shape",
     "Size",
@@ -128,6 +147,33 @@ NAMES = [
     *(f"yolov8-effb0{suffix}" for suffix in ("-dw", "-seg", "-pose", "-obb", "-cls", "-p2", "-p6")),
     *(f"yolo26-effb0{suffix}" for suffix in ("", "-seg", "-pose", "-obb")),
 ]
+
+
+FOR_DEVICES = ("yolov8-efflite0", "yolov8-effb0-relu6", "yolov8-effv2b0-relu6", "yolov8-effb0")
+
+
+@pytest.mark.parametrize("name", FOR_DEVICES)
+def test_onnx_graph_is_within_what_rknn_takes(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = onnx.load(YOLO(f"{name}.yaml").export(format="onnx", imgsz=64))
+    kinds = Counter(node.op_type for node in model.graph.node)
+    assert kinds.keys() <= RKNN
+    assert 12 <= next(o.version for o in model.opset_import if not o.domain) <= 19
+    assert [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim] == [1, 3, 64, 64]
+    if name != "yolov8-effb0":  # the sigmoid of the classes, and in a gate that of SiLU and its own
+        assert kinds["Sigmoid"] == 1 + 2 * kinds["ReduceMean"]
+        assert kinds["Clip"] > 50
+
+
+@pytest.mark.parametrize("name", FOR_DEVICES)
+def test_litert_graph_is_within_what_an_edge_tpu_takes(name, tmp_path, monkeypatch):
+    pytest.importorskip("litert_torch")
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    monkeypatch.chdir(tmp_path)
+    file = YOLO(f"{name}.yaml").export(format="litert", imgsz=64)
+    kinds = Counter(op["op_name"] for op in interpreter.Interpreter(str(file))._get_ops_details())
+    assert kinds.keys() - {"DELEGATE"} <= EDGE_TPU
+    assert kinds["RELU6"] == 0  # each is inside a convolution: no slice stands between
 
 
 @pytest.mark.parametrize("name", NAMES)

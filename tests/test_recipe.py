@@ -17,7 +17,7 @@ from ultralytics.utils import DEFAULT_CFG
 
 import yolo_effnet
 from yolo_effnet.nn.backbone import backbone_rows
-from yolo_effnet.recipe import Recipe
+from yolo_effnet.recipe import SMALL_BATCH, Recipe
 
 QUICK = {"imgsz": 64, "batch": 4, "workers": 0, "plots": False, "verbose": False, "device": "cpu", "pretrained": False}
 
@@ -38,7 +38,7 @@ def test_it_is_a_function_of_the_epoch():
         ({"backbone_lr_ratio": 2}, "backbone_lr_ratio must be a number from 0 to 1, got 2"),
         ({"backbone_lr_ratio": "0.5x"}, "backbone_lr_ratio must be a number from 0 to 1, got '0.5x'"),
         ({"freeze_epochs": 1.5}, "freeze_epochs must be a number of epochs, or a share of them below 1, got 1.5"),
-        ({"freeze_bn": 1}, "freeze_bn must be True or False, got 1"),
+        ({"freeze_bn": 1}, "freeze_bn must be True, False or auto, got 1"),
         ({"progressive": -1}, "progressive must be a share of imgsz from 0 to 1, got -1"),
         ({"progressive": 0.5, "multi_scale": 0.5}, r"progressive=0\.5 and multi_scale=0\.5 both set the size"),
         ({"freeze_epochs": 1, "compile": True}, "freeze_epochs=1 and compile=True exclude each other"),
@@ -114,6 +114,19 @@ def test_frozen_statistics(tiny_data, tmp_path):
     weights, means, _ = zip(*states(tmp_path, data=tiny_data, freeze_bn=True), strict=True)
     assert torch.equal(means[0], means[3])
     assert not torch.equal(weights[0], weights[3])
+
+
+def test_statistics_of_small_batches_are_frozen_by_themselves(tiny_data, tmp_path):
+    decided = {
+        batch: Recipe(freeze_bn="auto").decided(batch).freeze_bn for batch in (-1, 1, SMALL_BATCH, SMALL_BATCH + 1)
+    }
+    assert list(decided.values()) == [False, True, True, False]
+    assert Recipe().decided(1) == Recipe()
+    for batch in (1, 8):
+        model = YOLO("yolov8-effb0.yaml")
+        options = {**QUICK, "batch": batch, "workers": 0}
+        model.train(data=tiny_data, epochs=1, project=tmp_path, **options, freeze_bn="auto")
+        assert model.trainer.args.freeze_bn is (batch == 1)
 
 
 def test_pictures_grow_and_so_does_stochastic_depth(tiny_data, tmp_path):

@@ -8,7 +8,7 @@ ARGUMENTS = {
     "graft": "a trained detector, whose neck and head the model gets",
     "backbone_lr_ratio": "the learning rate of the backbone relative to that of neck and head, 0 to 1",
     "freeze_epochs": "the epochs in which the backbone does not learn yet, or a share of them below 1",
-    "freeze_bn": "True or False, whether the statistics of the backbone's BatchNorm stay as they are",
+    "freeze_bn": "True, False or auto, whether the statistics of the backbone's BatchNorm stay as they are",
     "float_rows": "the number of rows at the start of the model that int8 leaves in float",
     "progressive": "the size of the first pictures relative to imgsz, 0 to 1",
 }

@@ -1,19 +1,20 @@
 """How a backbone is trained beside neck and head: pure functions of arguments and epoch. Stdlib only."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from yolo_effnet.checks import is_number
 
 STEPS = 4  # in which pictures grow
 FULL_SIZE = 0.2  # of the epochs at the end, at full size
+SMALL_BATCH = 4  # pictures per device, up to which `freeze_bn=auto` fixes statistics
 _ACCEPTED = {
     "backbone_lr_ratio": (lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1"),
     "freeze_epochs": (
         lambda v: is_number(v) and v >= 0 and (v < 1 or v == int(v)),
         "a number of epochs, or a share of them below 1",
     ),
-    "freeze_bn": (lambda v: isinstance(v, bool), "True or False"),
+    "freeze_bn": (lambda v: isinstance(v, bool) or v == "auto", "True, False or auto"),
     "progressive": (lambda v: is_number(v) and 0 <= v <= 1, "a share of imgsz from 0 to 1"),
 }
 
@@ -25,7 +26,8 @@ class Recipe:
     Attributes:
         backbone_lr_ratio (float): Learning rate of the backbone relative to that of neck and head, 0 to 1.
         freeze_epochs (float): Epochs at the start in which the backbone does not learn, or their share below 1.
-        freeze_bn (bool): Whether the statistics of the backbone's BatchNorm stay as they are.
+        freeze_bn (bool | str): Whether the statistics of the backbone's BatchNorm stay as they are; `auto` for small
+            batches only.
         progressive (float): Size of the first pictures relative to `imgsz`; 0 and 1 for full size throughout.
 
     References:
@@ -34,7 +36,7 @@ class Recipe:
 
     backbone_lr_ratio: float = 1.0
     freeze_epochs: float = 0
-    freeze_bn: bool = False
+    freeze_bn: bool | str = False
     progressive: float = 0.0
 
     def __post_init__(self):
@@ -45,6 +47,10 @@ class Recipe:
         """
         for field in fields(self):
             check(field.name, getattr(self, field.name))
+
+    def decided(self, batch: int) -> "Recipe":
+        """Return the recipe for batches of so many pictures per device; below 1 where Ultralytics finds it later."""
+        return replace(self, freeze_bn=1 <= batch <= SMALL_BATCH) if self.freeze_bn == "auto" else self
 
     def is_frozen(self, epoch: int, epochs: int) -> bool:
         """Return whether the backbone does not learn in an epoch, counted from 0, of `epochs`."""

@@ -60,6 +60,8 @@ class _Applied:
         self.said: dict[str, object] = {}
         trainer.build_optimizer = self.build_optimizer(trainer.build_optimizer)
         trainer.preprocess_batch = self.preprocess_batch(trainer.preprocess_batch)
+        if recipe.freeze_bn:
+            self.is_new("freeze_bn", True, f"backbone: statistics of BatchNorm stay those of {start}")
 
     def is_new(self, what: str, state, text: str) -> bool:
         """Return whether a state is another than before, and log it then."""
@@ -145,10 +147,13 @@ def apply(trainer, model: nn.Module, rows: list[BackboneRow], start: str) -> Non
     if said and not rows:
         name, value = next(iter(said.items()))
         raise ValueError(f"{name}={value}: {type(model).__name__} has no backbone of yolo_effnet")
-    recipe = Recipe(**said)
-    if recipe == Recipe():
+    if not said:
         return
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    ranks = torch.distributed.get_world_size() if distributed else 1
+    recipe = Recipe(**said).decided(trainer.batch_size // ranks)
     _check(recipe, trainer.args)
     for name in ARGUMENTS:
         setattr(trainer.args, name, getattr(recipe, name))
-    _Applied(trainer, model, rows, recipe, start)
+    if recipe != Recipe():
+        _Applied(trainer, model, rows, recipe, start)

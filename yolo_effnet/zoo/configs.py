@@ -93,9 +93,7 @@ def render(model: Model, notes: Iterable[str] = ()) -> str:
     if isinstance(architecture, EfficientNet) and architecture.family.lite:
         header.append(f"Lite: no squeeze-and-excite, and ReLU6, for CPUs, NPUs and int8, {_LITE}")
     if model.activation == RELU6:
-        header.append(
-            "ReLU6 in place of SiLU, for int8 devices, but not inside squeeze-and-excite"
-        )
+        header.append("ReLU6 in place of SiLU, for int8 devices, but not inside squeeze-and-excite")
     return _TEMPLATE.format(
         series=SERIES[model.series],
         task=task,

@@ -165,6 +165,9 @@ def test_onnx_runtime_computes_all_of_it_in_int8(exported, learned, tmp_path):
     assert kinds["QLinearGlobalAveragePool"] == 16
     assert kinds["QLinearMul"] > 80
     assert not kinds.keys() & {"Conv", "FusedConv", "ReduceMean"}
+    scales = [i for i in onnx.load(file).graph.initializer if i.name.endswith("conv.weight_scale")]
+    assert len(scales) > 80
+    assert all(len(scale.dims) == 1 for scale in scales)  # one for each channel
     options = {**QUICK, "batch": 1, "rect": False}
     expected = YOLO(learned[0]).val(data=learned[1], **options).box.map
     assert YOLO(file, task="detect").val(data=learned[1], **options).box.map > expected - 0.03

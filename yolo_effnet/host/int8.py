@@ -76,7 +76,8 @@ def quantize_onnx(
 
     Ultralytics quantizes convolutions alone, with signed activations. ONNX Runtime then computes those followed by SiLU
     in float: their output has two readers, and it only turns signed values of one reader into the unsigned ones of its
-    kernels. Here activations are unsigned, and everything up to the decoding of boxes is in int8.
+    kernels. Here activations are unsigned, and everything up to the decoding of boxes is in int8. Weights have a scale
+    for each channel, without which depthwise convolutions lose their small ones.
 
     Args:
         onnx_file (str | Path): Model in float; overwritten.
@@ -104,6 +105,7 @@ def quantize_onnx(
         onnx_calibration_reader(dataset, transform_fn, input_name),
         nodes_to_exclude=_floats(model.graph.node, float_rows),
         activation_type=QuantType.QUInt8,
+        per_channel=True,
     )
     return str(output_file)
 

@@ -187,7 +187,7 @@ def test_first_rows_in_float(exported, tmp_path):
     assert {int8.row_of(n.name) for n in nodes if n.op_type == "Conv" and "Dequant" not in n.input[0]} == {0, 1, 2}
 
 
-def test_first_rows_in_float_in_openvino(exported):
+def test_first_rows_in_float_in_openvino(exported, tmp_path, monkeypatch):
     pytest.importorskip("nncf")
     openvino = pytest.importorskip("openvino")
 
@@ -198,6 +198,10 @@ def test_first_rows_in_float_in_openvino(exported):
 
     assert {0, 1} <= rows(exported("openvino")).keys()
     assert not rows(exported("openvino", float_rows=3)).keys() & {0, 1}
+    data = pictures.draw("classify", tmp_path / "classify")
+    classifier = YOLO("yolov8-effb0-cls.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert not rows(classifier.export(format="openvino", imgsz=64, int8=True, data=data, float_rows=3)).keys() & {0, 1}
 
 
 def test_first_rows_in_float_in_training(learned, tmp_path):

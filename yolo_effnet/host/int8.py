@@ -5,9 +5,8 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-
-from ultralytics.utils import LOGGER
+from importlib import import_module
+from typing import NamedTuple
 
 from yolo_effnet.checks import check_values
 from yolo_effnet.nn.backbone import backbone_rows
@@ -63,16 +62,8 @@ def _pool(graph) -> None:
         graph.initializer.remove(constants[name])
 
 
-def quantize_onnx(
-    onnx_file: str | Path,
-    output_file: str | Path,
-    dataset,
-    transform_fn: Callable,
-    input_name: str = "images",
-    prefix: str = "",
-    float_rows: int = 0,
-) -> str:
-    """Quantize an ONNX file to int8, in the place of Ultralytics' function of these arguments.
+def _throughout(quantize_static: Callable, float_rows: int) -> Callable:
+    """Return ONNX Runtime's function that quantizes a file, with other settings than those that Ultralytics gives it.
 
     Ultralytics quantizes convolutions alone, with signed activations. ONNX Runtime then computes those followed by SiLU
     in float: their output has two readers, and it only turns signed values of one reader into the unsigned ones of its
@@ -80,34 +71,23 @@ def quantize_onnx(
     for each channel, without which depthwise convolutions lose their small ones.
 
     Args:
-        onnx_file (str | Path): Model in float; overwritten.
-        output_file (str | Path): File to write.
-        dataset (Iterable): Batches to calibrate on.
-        transform_fn (Callable): Function from a batch to the input array, `(B, C, H, W)`.
-        input_name (str): Name of the input.
-        prefix (str): Of messages.
+        quantize_static (Callable): ONNX Runtime's function.
         float_rows (int): Rows at the start of the model that stay in float.
-
-    Returns:
-        (str): The file written.
     """
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_static
-    from ultralytics.utils.export.onnx import onnx_calibration_reader
 
-    model = onnx.load(onnx_file)
-    _pool(model.graph)
-    onnx.save(model, onnx_file)
-    LOGGER.info(f"{prefix} quantizing INT8 with ONNX Runtime, activations unsigned...")
-    quantize_static(
-        onnx_file,
-        output_file,
-        onnx_calibration_reader(dataset, transform_fn, input_name),
-        nodes_to_exclude=_floats(model.graph.node, float_rows),
-        activation_type=QuantType.QUInt8,
-        per_channel=True,
-    )
-    return str(output_file)
+    @functools.wraps(quantize_static)
+    def wrapper(model_input, model_output, reader, **kwargs):
+        import onnx
+        from onnxruntime.quantization import QuantType
+
+        model = onnx.load(model_input)
+        _pool(model.graph)
+        onnx.save(model, model_input)  # the float model is but a step, and Ultralytics removes it
+        ours = {"activation_type": QuantType.QUInt8, "per_channel": True}
+        kwargs |= {**ours, "nodes_to_exclude": _floats(model.graph.node, float_rows)}
+        return quantize_static(model_input, model_output, reader, **kwargs)
+
+    return wrapper
 
 
 def float_rows_of(args, model) -> int:
@@ -141,36 +121,55 @@ def _patched(module, name: str, wrap: Callable) -> Iterator[None]:
         setattr(module, name, original)
 
 
-def _onnx(float_rows: int):
-    """Return a context in which ONNX files are quantized by `quantize_onnx`."""
-    from ultralytics.utils.export import onnx
+def _but_for(quantize: Callable, float_rows: int) -> Callable:
+    """Return NNCF's function that quantizes a model, which leaves the first rows in float."""
+    from nncf import IgnoredScope
 
-    return _patched(onnx, "onnx_int8_quantize", lambda _: functools.partial(quantize_onnx, float_rows=float_rows))
+    @functools.wraps(quantize)
+    def wrapper(model, *args, ignored_scope=None, **kwargs):
+        names = [op.get_friendly_name() for op in model.get_ordered_ops()]
+        names = [name for name in names if (row := row_of(name)) is not None and row < float_rows]
+        scope = ignored_scope or IgnoredScope()
+        return quantize(model, *args, ignored_scope=replace(scope, names=[*scope.names, *names]), **kwargs)
+
+    return wrapper
 
 
-def _openvino(float_rows: int):
-    """Return a context in which NNCF leaves the first rows in float."""
-    from ultralytics.utils.export import openvino
+class _Change(NamedTuple):
+    """A function of a library that does something else inside a function of Ultralytics.
 
-    def quantize(original):
-        def wrapper(model, *args, ignored_scope, **kwargs):
-            names = [op.get_friendly_name() for op in model.get_ordered_ops()]
-            names = [name for name in names if (row := row_of(name)) is not None and row < float_rows]
-            ignored_scope = replace(ignored_scope, names=[*ignored_scope.names, *names])
-            return original(model, *args, ignored_scope=ignored_scope, **kwargs)
+    Attributes:
+        method (str): Method of Ultralytics' `Exporter`.
+        module (str): Module of `ultralytics.utils.export`.
+        convert (str): Its function, which the method calls.
+        library (str): The library, which Ultralytics may install just before.
+        quantize (str): Its function, which `convert` calls.
+        wrap (Callable): What takes that function and `float_rows`, and returns what takes its place.
+    """
 
-        return wrapper
+    method: str
+    module: str
+    convert: str
+    library: str
+    quantize: str
+    wrap: Callable
 
-    def convert(original):
+    def inside(self, convert: Callable, float_rows: int) -> Callable:
+        """Return the function of Ultralytics inside which the change is in force."""
+
+        @functools.wraps(convert)
         def wrapper(*args, **kwargs):
-            import nncf  # which Ultralytics has installed by now
-
-            with _patched(nncf, "quantize", quantize):
-                return original(*args, **kwargs)
+            wrap = functools.partial(self.wrap, float_rows=float_rows)
+            with _patched(import_module(self.library), self.quantize, wrap):
+                return convert(*args, **kwargs)
 
         return wrapper
 
-    return _patched(openvino, "torch2openvino", convert if float_rows else lambda original: original)
+
+_CHANGES = (
+    _Change("export_onnx", "onnx", "onnx_int8_quantize", "onnxruntime.quantization", "quantize_static", _throughout),
+    _Change("export_openvino", "openvino", "torch2openvino", "nncf", "quantize", _but_for),
+)
 
 
 def _wrap_call(call):
@@ -189,14 +188,16 @@ def _wrap_call(call):
     return wrapper
 
 
-def _wrap_export(export, change: Callable):
-    """Return the method that exports to one format, with `change` in force for models of ours in int8."""
+def _wrap_export(export, change: _Change):
+    """Return the method that exports to one format, with a change in force for models of ours in int8."""
 
     @functools.wraps(export)
     def wrapper(self, *args, **kwargs):
-        if getattr(self.args, "quantize", None) != 8 or self.qat or not backbone_rows(self.model):
+        if getattr(self.args, "quantize", None) != 8 or getattr(self, "qat", False) or not backbone_rows(self.model):
             return export(self, *args, **kwargs)
-        with change(float_rows_of(self.args, self.model)):
+        home = import_module(f"ultralytics.utils.export.{change.module}")
+        inside = functools.partial(change.inside, float_rows=float_rows_of(self.args, self.model))
+        with _patched(home, change.convert, inside):
             return export(self, *args, **kwargs)
 
     return wrapper
@@ -204,12 +205,8 @@ def _wrap_export(export, change: Callable):
 
 def wrap_exporter(exporter_class) -> None:
     """Have Ultralytics' `Exporter` export models of ours to int8 as this module does."""
-    wraps = {
-        "__call__": _wrap_call,
-        "export_onnx": functools.partial(_wrap_export, change=_onnx),
-        "export_openvino": functools.partial(_wrap_export, change=_openvino),
-    }
-    for name, wrap in wraps.items():
+    wraps = {change.method: functools.partial(_wrap_export, change=change) for change in _CHANGES}
+    for name, wrap in {"__call__": _wrap_call, **wraps}.items():
         method = getattr(exporter_class, name)
         if not getattr(method, "yolo_effnet", False):
             wrapper = wrap(method)

@@ -220,9 +220,9 @@ def test_first_rows_in_float_in_training(learned, tmp_path):
         ({"format": "onnx", "int8": True, "float_rows": -1}, "float_rows must be a number of rows at the start"),
         (
             {"format": "torchscript", "float_rows": 2},
-            r"float_rows=2 is for int8 in onnx and openvino, not for format=",
+            "float_rows=2 is for format=onnx and openvino with int8=True, not for",
         ),
-        ({"format": "onnx", "float_rows": 2}, r"not for format=onnx quantize=None; for others train with quantize=8"),
+        ({"format": "onnx", "float_rows": 2}, "not for format=onnx with int8=False; for others train with quantize=8"),
     ],
 )
 def test_where_rows_in_float_cannot_be(options, message, learned, tmp_path):

@@ -172,16 +172,21 @@ _CHANGES = (
 )
 
 
+def _is_int8(args) -> bool:
+    """Return whether an export is to int8; releases before `quantize=` have `int8=`."""
+    return getattr(args, "quantize", None) == 8 or getattr(args, "int8", None) is True
+
+
 def _wrap_call(call):
     """Return the method that exports, which refuses `float_rows` where it would not be heeded."""
 
     @functools.wraps(call)
     def wrapper(self, *args, **kwargs):
         rows, form = getattr(self.args, "float_rows", None), str(self.args.format).lower()
-        if rows and (form not in _MIXED or getattr(self.args, "quantize", None) != 8):
+        if rows and (form not in _MIXED or not _is_int8(self.args)):
             raise ValueError(
-                f"float_rows={rows} is for int8 in {' and '.join(_MIXED)}, not for format={form} "
-                f"quantize={getattr(self.args, 'quantize', None)}; for others train with quantize=8 float_rows={rows}"
+                f"float_rows={rows} is for format={' and '.join(_MIXED)} with int8=True, not for format={form} with "
+                f"int8={_is_int8(self.args)}; for others train with quantize=8 float_rows={rows}"
             )
         return call(self, *args, **kwargs)
 
@@ -193,7 +198,7 @@ def _wrap_export(export, change: _Change):
 
     @functools.wraps(export)
     def wrapper(self, *args, **kwargs):
-        if getattr(self.args, "quantize", None) != 8 or getattr(self, "qat", False) or not backbone_rows(self.model):
+        if not _is_int8(self.args) or getattr(self, "qat", False) or not backbone_rows(self.model):
             return export(self, *args, **kwargs)
         home = import_module(f"ultralytics.utils.export.{change.module}")
         inside = functools.partial(change.inside, float_rows=float_rows_of(self.args, self.model))

@@ -7,7 +7,7 @@ from yolo_effnet.checks import is_number
 
 STEPS = 4  # in which pictures grow
 FULL_SIZE = 0.2  # of the epochs at the end, at full size
-SMALL_BATCH = 4  # pictures per device, up to which `freeze_bn=auto` fixes statistics
+SMALL_BATCH = 2  # pictures per device, up to which `freeze_bn=auto` fixes statistics, at no loss (docs/training.md)
 _ACCEPTED = {
     "backbone_lr_ratio": (lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1"),
     "freeze_epochs": (

@@ -236,6 +236,14 @@ def test_it_needs_trained_weights(tiny_data, tmp_path):
         YOLO("yolov8-effb0.yaml").train(data=tiny_data, epochs=1, project=tmp_path, quantize=8, **QUICK)
 
 
+def test_what_it_needs_is_named(learned, tmp_path, monkeypatch):
+    if not hasattr(torch_utils, "prepare_qat"):
+        pytest.skip("this release of Ultralytics does not train in int8")
+    monkeypatch.setattr(quantization, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"int8 training needs NVIDIA ModelOpt: pip install 'nvidia-modelopt"):
+        YOLO(learned[0]).train(data=learned[1], epochs=1, project=tmp_path, quantize=8, **QUICK)
+
+
 def test_a_release_without_it_says_so(learned, tmp_path, monkeypatch):
     best, data = learned
     monkeypatch.delattr(torch_utils, "prepare_qat")

@@ -2,8 +2,10 @@
 
 import functools
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from torch import nn
+from ultralytics.utils import torch_utils
 from ultralytics.utils.checks import check_requirements
 
 from yolo_effnet.nn.backbone import backbone_rows
@@ -99,6 +101,12 @@ def wrap_restore(restore):
 
 
 def _require_modelopt() -> None:
-    from ultralytics.utils.torch_utils import MODELOPT_REQUIREMENTS
+    """Have Ultralytics install ModelOpt where it may.
 
-    check_requirements(MODELOPT_REQUIREMENTS)
+    Raises:
+        ImportError: If it is not there then.
+    """
+    needed = torch_utils.MODELOPT_REQUIREMENTS
+    check_requirements(needed)
+    if find_spec("modelopt") is None:
+        raise ImportError(f"int8 training needs NVIDIA ModelOpt: pip install {' '.join(map(repr, needed))}")

@@ -18,6 +18,7 @@ _VARIANTS = {variant.removeprefix("eff"): architecture for variant, architecture
 MODELS = [
     *model_names(),
     *model_names("-dw"),
+    *model_names("-relu6"),
     *(f"yolov8{scale}" for scale in "nsmlx"),
     *(f"torchvision-{variant}" for variant, a in _VARIANTS.items() if isinstance(a, EfficientNet) and a.family is B),
     *(f"timm-{variant}" for variant in _VARIANTS),

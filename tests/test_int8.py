@@ -23,11 +23,15 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of modelopt
 
 
 @pytest.fixture(scope="module")
-def quantised(learned, tmp_path_factory):
-    """A B0 trained in int8 for two epochs from a trained one, and the data of both."""
+def _trains_in_int8():
     if not hasattr(torch_utils, "prepare_qat"):
         pytest.skip("this release of Ultralytics does not train in int8")
     pytest.importorskip("modelopt")
+
+
+@pytest.fixture(scope="module")
+def quantised(_trains_in_int8, learned, tmp_path_factory):
+    """A B0 trained in int8 for two epochs from a trained one, and the data of both."""
     best, data = learned
     model = YOLO(best)
     model.train(data=data, project=tmp_path_factory.mktemp("int8"), **LEARN)
@@ -96,10 +100,8 @@ def test_the_graph_gives_what_the_model_gives(graph, quantised):
     assert np.abs(found - expected)[:, 4:].max() < 0.05
 
 
+@pytest.mark.usefixtures("_trains_in_int8")
 def test_a_resumed_training_has_the_ranges_of_before(learned, tmp_path):
-    if not hasattr(torch_utils, "prepare_qat"):
-        pytest.skip("this release of Ultralytics does not train in int8")
-    pytest.importorskip("modelopt")
     best, data = learned
 
     class Interrupted(Exception):
@@ -122,11 +124,9 @@ def test_a_resumed_training_has_the_ranges_of_before(learned, tmp_path):
     assert all(torch.allclose(before[name], seen[0][name].to(before[name])) for name in before)
 
 
+@pytest.mark.usefixtures("_trains_in_int8")
 def test_a_model_from_before_the_quantizers_of_the_blocks_still_loads(learned, tmp_path, monkeypatch):
     """Quantizers on convolutions alone, as Ultralytics puts them."""
-    if not hasattr(torch_utils, "prepare_qat"):
-        pytest.skip("this release of Ultralytics does not train in int8")
-    pytest.importorskip("modelopt")
     best, data = learned
     monkeypatch.setattr(quantization, "_BLOCKS", ())
     model = YOLO(best)
@@ -204,10 +204,8 @@ def test_first_rows_in_float_in_openvino(exported, tmp_path, monkeypatch):
     assert not rows(classifier.export(format="openvino", imgsz=64, int8=True, data=data, float_rows=3)).keys() & {0, 1}
 
 
+@pytest.mark.usefixtures("_trains_in_int8")
 def test_first_rows_in_float_in_training(learned, tmp_path):
-    if not hasattr(torch_utils, "prepare_qat"):
-        pytest.skip("this release of Ultralytics does not train in int8")
-    pytest.importorskip("modelopt")
     model = YOLO(learned[0])
     model.train(data=learned[1], project=tmp_path, **{**LEARN, "epochs": 1}, float_rows=2)
     rows = {int(name.split(".")[1]) for name in quantizers(YOLO(model.trainer.last).model)}

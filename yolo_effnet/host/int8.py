@@ -16,7 +16,6 @@ _WEIGHTED = ("Conv", "Gemm", "MatMul")
 _INT8 = (
     *_WEIGHTED, "Sigmoid", "Mul", "Add", "Concat", "Resize", "MaxPool", "Split", "GlobalAveragePool", "Clip", "Relu",
 )  # fmt: skip
-_MIXED = ("onnx", "openvino")  # formats of which some rows can stay in float
 
 
 def row_of(name: str) -> int | None:
@@ -139,16 +138,14 @@ class _Change(NamedTuple):
     """A function of a library that does something else inside a function of Ultralytics.
 
     Attributes:
-        method (str): Method of Ultralytics' `Exporter`.
-        module (str): Module of `ultralytics.utils.export`.
-        convert (str): Its function, which the method calls.
+        format (str): Format of the export, and module of `ultralytics.utils.export`.
+        convert (str): Its function, which converts.
         library (str): The library, which Ultralytics may install just before.
         quantize (str): Its function, which `convert` calls.
         wrap (Callable): What takes that function and `float_rows`, and returns what takes its place.
     """
 
-    method: str
-    module: str
+    format: str
     convert: str
     library: str
     quantize: str
@@ -167,9 +164,10 @@ class _Change(NamedTuple):
 
 
 _CHANGES = (
-    _Change("export_onnx", "onnx", "onnx_int8_quantize", "onnxruntime.quantization", "quantize_static", _throughout),
-    _Change("export_openvino", "openvino", "torch2openvino", "nncf", "quantize", _but_for),
+    _Change("onnx", "onnx_int8_quantize", "onnxruntime.quantization", "quantize_static", _throughout),
+    _Change("openvino", "torch2openvino", "nncf", "quantize", _but_for),
 )
+_MIXED = [change.format for change in _CHANGES]  # of which some rows can stay in float
 
 
 def _is_int8(args) -> bool:
@@ -200,7 +198,7 @@ def _wrap_export(export, change: _Change):
     def wrapper(self, *args, **kwargs):
         if not _is_int8(self.args) or getattr(self, "qat", False) or not backbone_rows(self.model):
             return export(self, *args, **kwargs)
-        home = import_module(f"ultralytics.utils.export.{change.module}")
+        home = import_module(f"ultralytics.utils.export.{change.format}")
         inside = functools.partial(change.inside, float_rows=float_rows_of(self.args, self.model))
         with _patched(home, change.convert, inside):
             return export(self, *args, **kwargs)
@@ -210,7 +208,7 @@ def _wrap_export(export, change: _Change):
 
 def wrap_exporter(exporter_class) -> None:
     """Have Ultralytics' `Exporter` export models of ours to int8 as this module does."""
-    wraps = {change.method: functools.partial(_wrap_export, change=change) for change in _CHANGES}
+    wraps = {f"export_{change.format}": functools.partial(_wrap_export, change=change) for change in _CHANGES}
     for name, wrap in {"__call__": _wrap_call, **wraps}.items():
         method = getattr(exporter_class, name)
         if not getattr(method, "yolo_effnet", False):

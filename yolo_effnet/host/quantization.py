@@ -50,9 +50,22 @@ def _quantized_blocks() -> dict[type, type]:
     return {SqueezeExcite: QuantizedSqueezeExcite, DropPath: QuantizedDropPath}
 
 
+def _require_modelopt() -> None:
+    """Have Ultralytics install ModelOpt where it may.
+
+    Raises:
+        ImportError: If it is not there then.
+    """
+    needed = torch_utils.MODELOPT_REQUIREMENTS
+    check_requirements(needed)
+    if find_spec("modelopt") is None:
+        raise ImportError(f"int8 training needs NVIDIA ModelOpt: pip install {' '.join(map(repr, needed))}")
+
+
 @contextmanager
 def _known_to_modelopt():
     """Have ModelOpt quantize our blocks while the `with` block runs."""
+    _require_modelopt()
     import modelopt.torch.quantization as mtq
 
     for block in _BLOCKS:
@@ -74,7 +87,6 @@ def wrap_prepare(prepare):
         gates = [name for name, module in model.named_modules() if isinstance(module, SqueezeExcite)]
         floats = [f"{name}.{conv}." for name in gates if _BLOCKS for conv in ("reduce", "expand")]
         floats += [f"model.{row}." for row in range(model.yaml.get("float_rows") or 0)]
-        _require_modelopt()
         with _known_to_modelopt() as mtq:
             model = prepare(model, *args, **kwargs)
         mtq.disable_quantizer(model, lambda name: name.startswith(tuple(floats)))
@@ -93,20 +105,7 @@ def wrap_restore(restore):
         owners = {key.rpartition(".")[0].rpartition(".")[0] for key in state["ranges"]}
         if not blocks & owners:
             return restore(model, state)
-        _require_modelopt()
         with _known_to_modelopt():
             return restore(model, state)
 
     return wrapper
-
-
-def _require_modelopt() -> None:
-    """Have Ultralytics install ModelOpt where it may.
-
-    Raises:
-        ImportError: If it is not there then.
-    """
-    needed = torch_utils.MODELOPT_REQUIREMENTS
-    check_requirements(needed)
-    if find_spec("modelopt") is None:
-        raise ImportError(f"int8 training needs NVIDIA ModelOpt: pip install {' '.join(map(repr, needed))}")

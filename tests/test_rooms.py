@@ -13,10 +13,10 @@ ALLOWED = {
     "nn": {"zoo", "checks"},
     "weights": {"zoo", "nn", "checks"},
     "grafting": {"zoo", "nn", "weights", "checks", "recipe"},
-    "host": {"zoo", "nn", "weights", "grafting", "checks", "recipe"},
+    "host": {"zoo", "nn", "weights", "grafting", "checks", "recipe", "wrapping"},
     "tools": {"zoo", "nn", "weights", "host", "checks"},
 }
-STDLIB_ONLY = ("startup.py", "arguments.py", "recipe.py")
+STDLIB_ONLY = ("startup.py", "arguments.py", "recipe.py", "wrapping.py")
 LONGEST = 250
 
 

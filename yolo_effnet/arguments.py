@@ -3,6 +3,8 @@
 import functools
 import sys
 
+from yolo_effnet.wrapping import once
+
 ARGUMENTS = {
     "backbone_weights": "a timm tag, or a file of ImageNet weights for the backbone",
     "graft": "a trained detector, whose neck and head the model gets",
@@ -14,15 +16,8 @@ ARGUMENTS = {
 }
 
 
-def accept(cfg) -> None:
-    """Have Ultralytics' module `ultralytics.cfg` accept them; an argument of its own of the same name stays its own.
-
-    They are accepted where they are given, and are no part of the default configuration, so that the arguments that a
-    run without them saves are those that it saves without this package.
-    """
-    check = cfg.check_dict_alignment
-    if getattr(check, "yolo_effnet", False):
-        return
+def _wrap_check(check):
+    """Return Ultralytics' function, which accepts our arguments with those of a run."""
 
     @functools.wraps(check)
     def wrapper(base, custom, *args, **kwargs):
@@ -33,8 +28,16 @@ def accept(cfg) -> None:
             base = {**dict.fromkeys(ARGUMENTS), **base}
         return check(base, custom, *args, **kwargs)
 
-    wrapper.yolo_effnet = True
-    cfg.check_dict_alignment = wrapper
+    return wrapper
+
+
+def accept(cfg) -> None:
+    """Have Ultralytics' module `ultralytics.cfg` accept them; an argument of its own of the same name stays its own.
+
+    They are accepted where they are given, and are no part of the default configuration, so that the arguments that a
+    run without them saves are those that it saves without this package.
+    """
+    cfg.check_dict_alignment = once(cfg.check_dict_alignment, _wrap_check)
 
 
 def accept_as_main(utils) -> None:

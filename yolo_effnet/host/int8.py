@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from yolo_effnet.checks import check_values
 from yolo_effnet.nn.backbone import backbone_rows
+from yolo_effnet.wrapping import once
 
 # Operators that ONNX Runtime has kernels in int8 for, or folds into one that has.
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
@@ -210,8 +211,4 @@ def wrap_exporter(exporter_class) -> None:
     """Have Ultralytics' `Exporter` export models of ours to int8 as this module does."""
     wraps = {f"export_{change.format}": functools.partial(_wrap_export, change=change) for change in _CHANGES}
     for name, wrap in {"__call__": _wrap_call, **wraps}.items():
-        method = getattr(exporter_class, name)
-        if not getattr(method, "yolo_effnet", False):
-            wrapper = wrap(method)
-            wrapper.yolo_effnet = True
-            setattr(exporter_class, name, wrapper)
+        setattr(exporter_class, name, once(getattr(exporter_class, name), wrap))

@@ -19,6 +19,7 @@ from yolo_effnet.host.rows import check_rows, row_error
 from yolo_effnet.nn import timm_backbone
 from yolo_effnet.nn.registry import BLOCKS
 from yolo_effnet.nn.settings import set_activation, set_bn_momentum, set_drop_path, set_padding
+from yolo_effnet.wrapping import is_ours, once
 from yolo_effnet.zoo import configs, names
 
 # 8.3.70 is the oldest release that the tests run (the lists of blocks are frozensets from about 8.3.60 on); the parser
@@ -202,10 +203,9 @@ WRAPPED = {
 def _replace(name: str, wrap) -> None:
     """Wrap a function of Ultralytics, if this release has it, wherever Ultralytics imported it by name."""
     original = next((vars(home)[name] for home in (tasks, checks, torch_utils) if name in vars(home)), None)
-    if original is None or getattr(original, "yolo_effnet", False):
+    if original is None:
         return
-    wrapper = wrap(original)
-    wrapper.yolo_effnet = True
+    wrapper = once(original, wrap)
     for module_name, module in list(sys.modules.items()):
         if module_name.partition(".")[0] == "ultralytics" and vars(module).get(name) is original:
             setattr(module, name, wrapper)
@@ -223,7 +223,7 @@ def _version() -> tuple[int, ...]:
 
 def register() -> None:
     """Make our blocks and model names known to Ultralytics; importing this module does so, a second call nothing."""
-    if getattr(tasks.parse_model, "yolo_effnet", False):
+    if is_ours(tasks.parse_model):
         return
     floor, ceiling = SUPPORTED_ULTRALYTICS
     if not floor <= _version() < ceiling:

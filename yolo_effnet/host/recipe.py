@@ -12,6 +12,12 @@ from yolo_effnet.nn.settings import set_drop_path
 from yolo_effnet.recipe import ARGUMENTS, Recipe
 
 
+def world_size() -> int:
+    """Return the number of processes that train together."""
+    running = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if running else 1
+
+
 def given(args, config: dict) -> dict:
     """Return what a user says about the recipe: the arguments of a run, and else the keys of its model YAML.
 
@@ -149,9 +155,7 @@ def apply(trainer, model: nn.Module, rows: list[BackboneRow], start: str) -> Non
         raise ValueError(f"{name}={value}: {type(model).__name__} has no backbone of yolo_effnet")
     if not said:
         return
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    ranks = torch.distributed.get_world_size() if distributed else 1
-    recipe = Recipe(**said).decided(trainer.batch_size // ranks)
+    recipe = Recipe(**said).decided(trainer.batch_size // world_size())
     _check(recipe, trainer.args)
     for name in ARGUMENTS:
         setattr(trainer.args, name, getattr(recipe, name))

@@ -15,6 +15,7 @@ from yolo_effnet.host.int8 import float_rows_of
 from yolo_effnet.nn.backbone import backbone_rows, random_tensors
 from yolo_effnet.weights.loading import backbone_of, follow, load_backbone_weights, named
 from yolo_effnet.weights.sources import WeightsUnavailableError
+from yolo_effnet.wrapping import once
 
 _warnings = WeakKeyDictionary()  # what a trainer has to repeat at its end
 
@@ -50,7 +51,7 @@ def _load(trainer, model: nn.Module, weights: str | None) -> bool:
         except WeightsUnavailableError as error:
             _warnings[trainer] = f"The backbone starts from random weights: {error}"
             LOGGER.warning(_warnings[trainer])
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if recipe.world_size() > 1:
         torch.distributed.broadcast_object_list(loaded, 0)
         layers = backbone_of(model)
         if loaded[0]:
@@ -91,7 +92,7 @@ def _graft(trainer) -> bool:
         ).task  # fmt: skip
         if task != args.task:
             raise ValueError(f"graft={donor} is a model to {task}, not to {args.task}: yolo {task} train ..")
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if recipe.world_size() > 1:
         torch.distributed.barrier()
     trainer.model = str(file)
     return True
@@ -152,14 +153,8 @@ def load_into(trainer, grafted: bool = False) -> None:
         row.random, row.trained = 0, True  # from here on it learns
 
 
-def wrap_trainer(trainer_class) -> None:
-    """Have `BaseTrainer` graft before its model is built, and call `load_into` once that is finished.
-
-    Whatever its subclasses and callbacks are.
-    """
-    setup = trainer_class._setup_train
-    if getattr(setup, "yolo_effnet", False):
-        return
+def _wrap_setup(setup):
+    """Return the method that prepares a training, which grafts and loads too."""
 
     @functools.wraps(setup)
     def wrapper(self, *args, **kwargs):
@@ -176,8 +171,15 @@ def wrap_trainer(trainer_class) -> None:
         finally:
             del self.set_model_attributes
 
-    wrapper.yolo_effnet = True
-    trainer_class._setup_train = wrapper
+    return wrapper
+
+
+def wrap_trainer(trainer_class) -> None:
+    """Have `BaseTrainer` graft before its model is built, and call `load_into` once that is finished.
+
+    Whatever its subclasses and callbacks are.
+    """
+    trainer_class._setup_train = once(trainer_class._setup_train, _wrap_setup)
 
 
 def warn_as_training_ends(trainer) -> None:

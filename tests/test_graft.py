@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from ultralytics import YOLO
 from ultralytics.nn.modules import Conv
 from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils import DEFAULT_CFG
 
 import yolo_effnet
 from yolo_effnet import cli
@@ -131,10 +132,13 @@ def test_an_argument_grafts_as_training_starts(images, weights, tmp_path, caplog
     torch.testing.assert_close(seen["model.21.cv2.0.2.weight"], giver["model.22.cv2.0.2.weight"])
     if hasattr(taken, "_remap_cls_by_names"):  # in newer releases of Ultralytics
         torch.testing.assert_close(seen["model.21.cv3.0.2.weight"][1], giver["model.22.cv3.0.2.weight"][5])
+    assert model.trainer.args.nbs == 16
     (tmp_path / "yolov8n.pt").unlink()
     (model.trainer.save_dir / "grafted.pt").unlink()
     caplog.clear()
-    YOLO(model.trainer.last).train(resume=True)
+    resumed = YOLO(model.trainer.last)
+    resumed.train(resume=True)
+    assert resumed.trainer.args.nbs == 16
     assert not any(word in caplog.text for word in ("R2", "ImageNet", "Neck and head"))
 
 
@@ -194,8 +198,14 @@ def test_a_detector_detects_before_training_and_matching_helps(learned, tmp_path
     assert last < first
     stem = matched.model.model[0].conv
     start, seen = stem.weight.detach().clone(), []
-    matched.add_callback("on_train_start", lambda t: seen.append(t.model.model[0].conv.weight.detach().clone()))
-    matched.train(data=data, project=tmp_path, **{**pictures.LEARNING, "epochs": 1, "pretrained": True})
+
+    def note(trainer):
+        model = getattr(trainer.model, "student_model", trainer.model)
+        seen.append(model.model[0].conv.weight.detach().clone())
+
+    matched.add_callback("on_train_start", note)
+    distilled = {"distill_model": str(best)} if hasattr(DEFAULT_CFG, "distill_model") else {}
+    matched.train(data=data, project=tmp_path, **{**pictures.LEARNING, "epochs": 1, "pretrained": True}, **distilled)
     torch.testing.assert_close(seen[0].float(), start.float())  # ImageNet weights are not loaded over it
 
 

@@ -76,8 +76,8 @@ def grafted_yaml(donor: Donor, config: dict, backbone: nn.Module, anatomy: Anato
     rows = explicit_rows(backbone, anatomy)[: anatomy.start]
     for layer, row in list(zip(donor.model.model, explicit_rows(donor.model, theirs), strict=True))[theirs.start :]:
         taken = [f + shift if f >= theirs.start else anatomy.tap(theirs.levels[f]) for f in sources(layer)]
-        index = len(rows)
-        taken = [-1 if f == index - 1 else f for f in taken]
+        if layer.i != head.i:  # whose maps distillation finds by their numbers
+            taken = [-1 if f == len(rows) - 1 else f for f in taken]
         row[0] = taken if isinstance(layer.f, list) else taken[0]
         if isinstance(layer, SPPF):
             c1 = anatomy.channels[anatomy.start - 1] if layer.i == theirs.start else layer.cv1.conv.in_channels

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import gloo
+import pictures
 import pytest
 import torch
 import yaml
@@ -17,7 +18,7 @@ from ultralytics.utils import DEFAULT_CFG
 
 import yolo_effnet
 from yolo_effnet.nn.backbone import backbone_rows
-from yolo_effnet.recipe import SMALL_BATCH, Recipe
+from yolo_effnet.recipe import MOST_DECAY, SMALL_BATCH, Recipe
 
 QUICK = {"imgsz": 64, "batch": 4, "workers": 0, "plots": False, "verbose": False, "device": "cpu", "pretrained": False}
 
@@ -33,6 +34,33 @@ def test_it_is_a_function_of_the_epoch():
 
 
 @pytest.mark.parametrize(
+    ("nbs", "batch", "images", "expected"),
+    [
+        (64, 16, 205, 16),  # 80 updates in 25 epochs become 320
+        (64, 16, 1300, 32),  # 508 become 1016
+        (64, 16, 2560, 64),  # 1000 are enough
+        (64, 4, 205, 16),  # no less than 16 pictures to an update,
+        (64, 24, 205, 24),  # nor than a batch
+        (64, 128, 205, 64),
+    ],
+)
+def test_small_data_sets_update_more_often(nbs, batch, images, expected):
+    assert Recipe(min_updates=1000).nominal_batch(nbs, batch, images, 25) == expected
+    assert Recipe().nominal_batch(nbs, batch, images, 25) == nbs
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.5])
+def test_the_age_of_an_average_is_a_share_of_the_training(share):
+    recipe = Recipe(ema_share=share)
+    age = 0.0  # of what is in the average, in updates
+    for update in range(1, 1001):
+        age = recipe.ema_decay(update) * (age + 1)
+    assert age == pytest.approx(share * 1000, abs=1)
+    assert recipe.ema_decay(10**9) == MOST_DECAY
+    assert Recipe().ema_decay(1) == 0
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"backbone_lr_ratio": 2}, "backbone_lr_ratio must be a number from 0 to 1, got 2"),
@@ -40,6 +68,8 @@ def test_it_is_a_function_of_the_epoch():
         ({"freeze_epochs": 1.5}, "freeze_epochs must be a number of epochs, or a share of them below 1, got 1.5"),
         ({"freeze_bn": 1}, "freeze_bn must be True, False or auto, got 1"),
         ({"progressive": -1}, "progressive must be a share of imgsz from 0 to 1, got -1"),
+        ({"ema_share": 0.6}, r"ema_share must be a share of the training so far from 0 to 0\.5, got 0\.6"),
+        ({"min_updates": "all"}, "min_updates must be a number of updates of the weights, got 'all'"),
         ({"progressive": 0.5, "multi_scale": 0.5}, r"progressive=0\.5 and multi_scale=0\.5 both set the size"),
         ({"freeze_epochs": 1, "compile": True}, "freeze_epochs=1 and compile=True exclude each other"),
     ],
@@ -95,7 +125,7 @@ def states(folder, **arguments) -> list[tuple]:
             lambda module, args: sizes.append(args[0].shape[-1]) if module.training or module.frozen else None
         ),
     )
-    model.train(project=folder, **{**QUICK, "epochs": 3, "warmup_epochs": 0, **arguments})
+    model.train(project=folder, **{**QUICK, "nbs": 4, "epochs": 3, "warmup_epochs": 0, **arguments})
     assert not any(row.frozen for row in backbone_rows(YOLO(model.trainer.last).model))
     return [(*state, size) for state, size in zip(found, [None, *sizes[::2]], strict=True)]
 
@@ -157,7 +187,61 @@ def test_pictures_grow_and_so_does_stochastic_depth(tiny_data, tmp_path):
     assert model.trainer.args.imgsz == 64
 
 
-ALL = {"backbone_lr_ratio": 0.5, "freeze_epochs": 1, "freeze_bn": True, "progressive": 0.5}
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("yolov8-effb0", {}, 16),
+        ("yolov8-effb0", {"min_updates": 0}, 64),
+        ("yolov8-effb0", {"nbs": 32}, 32),
+        ("yolov8-effb0-cls", {}, 16),
+        ("yolov8n", {}, 64),
+    ],
+)
+def test_updates_of_the_weights(name, options, expected, tiny_data, tmp_path):
+    """By themselves often enough; a number of one's own stays, and so do models that are not ours."""
+    seen = []
+    model = YOLO(f"{name}.yaml")
+    model.add_callback("on_train_end", lambda t: seen.append((t.args.nbs, t.accumulate)))
+    data = pictures.draw("classify", tmp_path, train=16, val=4) if name.endswith("-cls") else tiny_data
+    model.train(data=data, epochs=1, project=tmp_path, **{**QUICK, "warmup_epochs": 0}, **options)
+    assert seen == [(expected, min(expected // QUICK["batch"], len(model.trainer.train_loader)))]
+    assert torch.load(model.trainer.last, weights_only=False)["train_args"]["nbs"] == expected
+
+
+@pytest.mark.parametrize("share", [0, 0.2])
+def test_the_average_of_weights_is_that_of_the_recipe(share, tiny_data, tmp_path):
+    averages = []
+
+    def watch(trainer):
+        step = trainer.optimizer_step
+        average = trainer.ema.ema.model[0].conv.weight.clone()
+        ultralytics = trainer.ema.decay
+
+        def wrapper():
+            step()
+            update = len(averages) + 1
+            ours = (1 - 1 / update) ** (1 / share - 1) if share else 0
+            average.lerp_(trainer.model.model[0].conv.weight.detach(), 1 - max(ultralytics(update), ours))
+            averages.append((average.clone(), trainer.ema.ema.model[0].conv.weight.clone()))
+
+        trainer.optimizer_step = wrapper
+
+    model = YOLO("yolov8-effb0.yaml")
+    model.add_callback("on_train_start", watch)
+    model.train(data=tiny_data, epochs=2, project=tmp_path, **{**QUICK, "nbs": 4}, ema_share=share)
+    assert len(averages) >= 4
+    for expected, average in averages:
+        torch.testing.assert_close(average, expected)
+
+
+ALL = {
+    "backbone_lr_ratio": 0.5,
+    "freeze_epochs": 1,
+    "freeze_bn": True,
+    "progressive": 0.5,
+    "ema_share": 0.2,
+    "min_updates": 9,
+}
 
 
 def test_ranks_stay_equal(tiny_data, tmp_path):
@@ -177,7 +261,8 @@ from ultralytics import YOLO
 def note(trainer):
     rows = trainer.model.model[:8]
     rates = [g["lr"] for g in trainer.optimizer.param_groups]
-    state = [trainer.epoch, rates, rows[0].frozen, rows[3][0].expand.bn.training]
+    decay = trainer.ema.decay(trainer.ema.updates)
+    state = [trainer.epoch, rates, rows[0].frozen, rows[3][0].expand.bn.training, trainer.ema.updates, decay]
     with open(sys.argv[3], "a") as file:
         file.write(json.dumps(state) + chr(10))
     if len(sys.argv) > 4 and trainer.epoch == 2 and not trainer.resume:
@@ -195,7 +280,8 @@ def test_a_resumed_training_goes_on_alike(tiny_data, tmp_path):
         line = [sys.executable, "-c", TRAIN, str(model), json.dumps(arguments), str(tmp_path / log), *more]
         return subprocess.run(line, env=dict(os.environ), text=True, capture_output=True, check=False)
 
-    arguments = {**QUICK, "epochs": 5, "data": str(tiny_data), "project": str(tmp_path), **ALL, "freeze_epochs": 3}
+    arguments = {**QUICK, "nbs": 4, "epochs": 5, "data": str(tiny_data), "project": str(tmp_path)}
+    arguments |= {**ALL, "freeze_epochs": 3}
     done = train("yolov8-effb0.yaml", {**arguments, "name": "whole"}, "whole.txt")
     assert done.returncode == 0, done.stdout + done.stderr
     done = train("yolov8-effb0.yaml", {**arguments, "name": "part"}, "part.txt", "die")

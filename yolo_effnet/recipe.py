@@ -1,4 +1,4 @@
-"""How a backbone is trained beside neck and head: pure functions of arguments and epoch. Stdlib only."""
+"""How a model of ours is trained: pure functions of arguments and epoch. Stdlib only."""
 
 import math
 from dataclasses import dataclass, fields, replace
@@ -7,6 +7,8 @@ from yolo_effnet.checks import is_number
 
 STEPS = 4  # in which pictures grow
 FULL_SIZE = 0.2  # of the epochs at the end, at full size
+MOST_DECAY = 0.9999  # of an average of weights, as Ultralytics has it
+SMALLEST_NBS = 16  # pictures to an update of the weights, to which `min_updates` goes down
 SMALL_BATCH = 2  # pictures per device, up to which `freeze_bn=auto` fixes statistics, at no loss (docs/training.md)
 _ACCEPTED = {
     "backbone_lr_ratio": (lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1"),
@@ -16,12 +18,15 @@ _ACCEPTED = {
     ),
     "freeze_bn": (lambda v: isinstance(v, bool) or v == "auto", "True, False or auto"),
     "progressive": (lambda v: is_number(v) and 0 <= v <= 1, "a share of imgsz from 0 to 1"),
+    "min_updates": (lambda v: is_number(v) and v >= 0, "a number of updates of the weights"),
+    "ema_share": (lambda v: is_number(v) and 0 <= v <= 0.5, "a share of the training so far from 0 to 0.5"),
 }
+DEFAULTS = {"min_updates": 1000}  # of a training that begins; docs/training.md has what was measured
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the backbone of one training is treated.
+    """How one training differs from Ultralytics' own.
 
     Attributes:
         backbone_lr_ratio (float): Learning rate of the backbone relative to that of neck and head, 0 to 1.
@@ -29,15 +34,22 @@ class Recipe:
         freeze_bn (bool | str): Whether the statistics of the backbone's BatchNorm stay as they are; `auto` for small
             batches only.
         progressive (float): Size of the first pictures relative to `imgsz`; 0 and 1 for full size throughout.
+        min_updates (float): Updates of the weights that a training has at least, if 16 pictures, or a batch if that is
+            more, give so many; 0 for Ultralytics' nominal batch of 64.
+        ema_share (float): Mean age of what is in the average of weights that is validated and saved, as a share of the
+            training so far, 0 to 0.5; 0 for Ultralytics' average.
 
     References:
-        Training with smaller images first: EfficientNetV2, https://arxiv.org/abs/2104.00298, section 4.
+        Training with smaller images first: EfficientNetV2, https://arxiv.org/abs/2104.00298, section 4. An average
+        whose length grows with the training: https://arxiv.org/abs/2312.02696, section 3.1.
     """
 
     backbone_lr_ratio: float = 1.0
     freeze_epochs: float = 0
     freeze_bn: bool | str = False
     progressive: float = 0.0
+    min_updates: float = 0
+    ema_share: float = 0.0
 
     def __post_init__(self):
         """Check the values.
@@ -71,6 +83,24 @@ class Recipe:
             return imgsz
         share = self.progressive + (1 - self.progressive) * growth
         return min(max(round(share * imgsz / stride), 1) * stride, imgsz)
+
+    def nominal_batch(self, nbs: int, batch: int, pictures: int, epochs: int) -> int:
+        """Return the pictures to an update of the weights: `nbs`, halved until there are enough updates.
+
+        Args:
+            nbs (int): Ultralytics' nominal batch size.
+            batch (int): Pictures in a batch of all devices, which is never divided.
+            pictures (int): Pictures of an epoch.
+            epochs (int): Epochs of the training.
+        """
+        least = max(SMALLEST_NBS, batch)
+        while nbs > least and pictures * epochs < self.min_updates * nbs:
+            nbs = max(nbs // 2, least)
+        return nbs
+
+    def ema_decay(self, update: int) -> float:
+        """Return how much of the average of weights an update, counted from 1, leaves; 0 to `MOST_DECAY`."""
+        return min((1 - 1 / update) ** (1 / self.ema_share - 1), MOST_DECAY) if self.ema_share else 0.0
 
 
 ARGUMENTS = tuple(field.name for field in fields(Recipe))

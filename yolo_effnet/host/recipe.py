@@ -5,11 +5,12 @@ import functools
 import torch
 import torch.nn.functional as F
 from torch import nn
-from ultralytics.utils import LOGGER, RANK
+from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 
 from yolo_effnet.nn.backbone import BackboneRow
 from yolo_effnet.nn.settings import set_drop_path
-from yolo_effnet.recipe import ARGUMENTS, Recipe
+from yolo_effnet.recipe import ARGUMENTS, DEFAULTS, Recipe
+from yolo_effnet.wrapping import once
 
 
 def world_size() -> int:
@@ -66,8 +67,11 @@ class _Applied:
         self.said: dict[str, object] = {}
         trainer.build_optimizer = self.build_optimizer(trainer.build_optimizer)
         trainer.preprocess_batch = self.preprocess_batch(trainer.preprocess_batch)
+        trainer.get_dataloader = self.get_dataloader(trainer.get_dataloader)
         if recipe.freeze_bn:
             self.is_new("freeze_bn", True, f"backbone: statistics of BatchNorm stay those of {start}")
+        if share := recipe.ema_share:
+            self.is_new("ema", share, f"average of weights: mean age {share:g} of the training so far")
 
     def is_new(self, what: str, state, text: str) -> bool:
         """Return whether a state is another than before, and log it then."""
@@ -92,6 +96,25 @@ class _Applied:
 
         return wrapper
 
+    def get_dataloader(self, get):
+        """Return Ultralytics' method, whose pictures decide on `nbs` before anything is counted in it."""
+
+        @functools.wraps(get)
+        def wrapper(*args, **kwargs):
+            loader = get(*args, **kwargs)
+            arguments, epochs = self.trainer.args, self.trainer.epochs
+            if kwargs.get("mode") == "train" and arguments.nbs == DEFAULT_CFG.nbs:  # and not a number of the user's
+                pictures = len(loader.dataset)
+                nbs = self.recipe.nominal_batch(arguments.nbs, self.trainer.batch_size, pictures, epochs)
+                if nbs != arguments.nbs:
+                    updates = [pictures * epochs // n for n in (nbs, arguments.nbs)]
+                    text = "nbs={} in place of {}: {} updates of the weights in place of {}; min_updates=0 leaves it"
+                    self.is_new("nbs", nbs, text.format(nbs, arguments.nbs, *updates))
+                arguments.nbs = nbs
+            return loader
+
+        return wrapper
+
     def preprocess_batch(self, preprocess):
         """Return Ultralytics' method, which is called between `model.train()` and the model for every batch."""
 
@@ -102,6 +125,7 @@ class _Applied:
             if epoch is None:  # calibration
                 return batch
             self.set_epoch(epoch)
+            self.set_average()
             return self.shrink(batch, epoch)
 
         return wrapper
@@ -119,6 +143,12 @@ class _Applied:
                 for module in row.modules():
                     if isinstance(module, nn.BatchNorm2d):
                         module.eval()
+
+    def set_average(self) -> None:
+        """Have the average of weights follow the recipe; Ultralytics makes a new one where it recovers from a NaN."""
+        ema = getattr(self.trainer, "ema", None)
+        if ema and self.recipe.ema_share:
+            ema.decay = once(ema.decay, lambda decay: lambda update: max(decay(update), self.recipe.ema_decay(update)))
 
     def shrink(self, batch: dict, epoch: int) -> dict:
         """Return a batch with its pictures, `(B, C, H, W)`, at the size of an epoch."""
@@ -153,9 +183,10 @@ def apply(trainer, model: nn.Module, rows: list[BackboneRow], start: str) -> Non
     if said and not rows:
         name, value = next(iter(said.items()))
         raise ValueError(f"{name}={value}: {type(model).__name__} has no backbone of yolo_effnet")
-    if not said:
+    if not said and (trainer.resume or not rows):
         return
-    recipe = Recipe(**said).decided(trainer.batch_size // world_size())
+    defaults = {} if trainer.resume else DEFAULTS
+    recipe = Recipe(**{**defaults, **said}).decided(trainer.batch_size // world_size())
     _check(recipe, trainer.args)
     for name in ARGUMENTS:
         setattr(trainer.args, name, getattr(recipe, name))

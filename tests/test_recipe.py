@@ -197,14 +197,14 @@ def test_pictures_grow_and_so_does_stochastic_depth(tiny_data, tmp_path):
         ("yolov8n", {}, 64),
     ],
 )
-def test_updates_of_the_weights(name, options, expected, tiny_data, tmp_path):
+def test_updates_of_the_weights(name, options, expected, tmp_path):
     """By themselves often enough; a number of one's own stays, and so do models that are not ours."""
     seen = []
     model = YOLO(f"{name}.yaml")
-    model.add_callback("on_train_end", lambda t: seen.append((t.args.nbs, t.accumulate)))
-    data = pictures.draw("classify", tmp_path, train=16, val=4) if name.endswith("-cls") else tiny_data
-    model.train(data=data, epochs=1, project=tmp_path, **{**QUICK, "warmup_epochs": 0}, **options)
-    assert seen == [(expected, min(expected // QUICK["batch"], len(model.trainer.train_loader)))]
+    model.add_callback("on_train_end", lambda t: seen.append((t.args.nbs, min(t.accumulate, len(t.train_loader)))))
+    data = pictures.draw("classify" if name.endswith("-cls") else "detect", tmp_path, train=32)
+    model.train(data=data, epochs=1, project=tmp_path, **{**QUICK, "batch": 2, "warmup_epochs": 0}, **options)
+    assert seen == [(expected, min(expected // 2, 16))]
     assert torch.load(model.trainer.last, weights_only=False)["train_args"]["nbs"] == expected
 
 

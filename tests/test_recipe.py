@@ -198,7 +198,7 @@ def test_pictures_grow_and_so_does_stochastic_depth(tiny_data, tmp_path):
     ],
 )
 def test_updates_of_the_weights(name, options, expected, tmp_path):
-    """By themselves often enough; a number of one's own stays, and so do models that are not ours."""
+    """By themselves often enough; a number of one's own stays, and so do trained models and those that are not ours."""
     seen = []
     model = YOLO(f"{name}.yaml")
     model.add_callback("on_train_end", lambda t: seen.append((t.args.nbs, min(t.accumulate, len(t.train_loader)))))
@@ -206,6 +206,10 @@ def test_updates_of_the_weights(name, options, expected, tmp_path):
     model.train(data=data, epochs=1, project=tmp_path, **{**QUICK, "batch": 2, "warmup_epochs": 0}, **options)
     assert seen == [(expected, min(expected // 2, 16))]
     assert torch.load(model.trainer.last, weights_only=False)["train_args"]["nbs"] == expected
+    if not options:
+        again = YOLO(model.trainer.last)
+        again.train(data=data, epochs=1, project=tmp_path, **{**QUICK, "pretrained": True})
+        assert again.trainer.args.nbs == 64
 
 
 @pytest.mark.parametrize("share", [0, 0.2])

@@ -21,7 +21,8 @@ _ACCEPTED = {
     "min_updates": (lambda v: is_number(v) and v >= 0, "a number of updates of the weights"),
     "ema_share": (lambda v: is_number(v) and 0 <= v <= 0.5, "a share of the training so far from 0 to 0.5"),
 }
-DEFAULTS = {"min_updates": 1000}  # of a training that begins; docs/training.md has what was measured
+# By what the backbone starts from, where neck and head are random; docs/training.md has what was measured.
+DEFAULTS = {start: {"min_updates": 1000} for start in ("random weights", "ImageNet weights")}
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ def apply(trainer, model: nn.Module, rows: list[BackboneRow], start: str) -> Non
         trainer (BaseTrainer): One of Ultralytics' trainers, before it builds an optimizer.
         model (nn.Module): Its model.
         rows (list[BackboneRow]): The rows of its backbone.
-        start (str): What the weights of the backbone are, for the log.
+        start (str): What the weights of the backbone are, for the defaults and the log.
 
     Raises:
         ValueError: If a value is out of its range, or does not go with another argument or with the model.
@@ -183,10 +183,10 @@ def apply(trainer, model: nn.Module, rows: list[BackboneRow], start: str) -> Non
     if said and not rows:
         name, value = next(iter(said.items()))
         raise ValueError(f"{name}={value}: {type(model).__name__} has no backbone of yolo_effnet")
-    if not said and (trainer.resume or not rows):
+    asked = {**DEFAULTS.get(start, {}), **said}
+    if not asked:
         return
-    defaults = {} if trainer.resume else DEFAULTS
-    recipe = Recipe(**{**defaults, **said}).decided(trainer.batch_size // world_size())
+    recipe = Recipe(**asked).decided(trainer.batch_size // world_size())
     _check(recipe, trainer.args)
     for name in ARGUMENTS:
         setattr(trainer.args, name, getattr(recipe, name))

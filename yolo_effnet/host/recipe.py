@@ -108,8 +108,8 @@ class _Applied:
                 nbs = self.recipe.nominal_batch(arguments.nbs, self.trainer.batch_size, pictures, epochs)
                 if nbs != arguments.nbs:
                     updates = [pictures * epochs // n for n in (nbs, arguments.nbs)]
-                    text = "nbs={} in place of {}: {} updates of the weights in place of {}; min_updates=0 leaves it"
-                    self.is_new("nbs", nbs, text.format(nbs, arguments.nbs, *updates))
+                    text = "nbs={}, for {} updates of the weights in place of {}; min_updates=0 keeps nbs={}"
+                    self.is_new("nbs", nbs, text.format(nbs, *updates, arguments.nbs))
                 arguments.nbs = nbs
             return loader
 

@@ -136,8 +136,7 @@ def test_an_argument_grafts_as_training_starts(images, weights, tmp_path, caplog
     (tmp_path / "yolov8n.pt").unlink()
     (model.trainer.save_dir / "grafted.pt").unlink()
     caplog.clear()
-    resumed = YOLO(model.trainer.last)
-    resumed.train(resume=True)
+    YOLO(model.trainer.last).train(resume=True)
     assert not any(word in caplog.text for word in ("R2", "ImageNet", "Neck and head"))
 
 

@@ -21,8 +21,8 @@ _ACCEPTED = {
     "min_updates": (lambda v: is_number(v) and v >= 0, "a number of updates of the weights"),
     "ema_share": (lambda v: is_number(v) and 0 <= v <= 0.5, "a share of the training so far from 0 to 0.5"),
 }
-# By what the backbone starts from, where neck and head are random; docs/training.md has what was measured.
-DEFAULTS = {start: {"min_updates": 1000} for start in ("random weights", "ImageNet weights")}
+RANDOM, IMAGENET = "random weights", "ImageNet weights"  # from which a backbone starts under a random neck and head
+DEFAULTS = {start: {"min_updates": 1000} for start in (RANDOM, IMAGENET)}  # docs/training.md has what was measured
 
 
 @dataclass(frozen=True)

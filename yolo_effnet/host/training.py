@@ -13,6 +13,7 @@ from ultralytics.utils.checks import check_imgsz
 from yolo_effnet.host import recipe
 from yolo_effnet.host.int8 import float_rows_of
 from yolo_effnet.nn.backbone import backbone_rows, random_tensors
+from yolo_effnet.recipe import IMAGENET, RANDOM
 from yolo_effnet.weights.loading import backbone_of, follow, load_backbone_weights, named
 from yolo_effnet.weights.sources import WeightsUnavailableError
 from yolo_effnet.wrapping import once
@@ -145,7 +146,7 @@ def load_into(trainer, grafted: bool = False) -> None:
             "train model=best.pt quantize=8"
         )
     trained = any(row.trained for row in rows)
-    start = "random weights" if is_random else "trained before" if trained else "ImageNet weights"
+    start = RANDOM if is_random else "trained before" if trained else IMAGENET
     if config.get("graft") and not (is_random or trained):
         start = "grafted"
     recipe.apply(trainer, model, rows, start)

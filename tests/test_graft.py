@@ -63,6 +63,30 @@ def test_the_donors_own_backbone_gives_its_output_back(name, images, tmp_path):
     assert error < 1e-4
 
 
+@pytest.mark.parametrize("name", ["yolov8n", "yolov8-effb0", "yolo26n-seg"])
+def test_a_detector_that_was_fine_tuned_is_a_donor(name, images, tmp_path):
+    """Newer releases of Ultralytics leave its class branches as wide as COCO's classes had them."""
+    wide = YOLO(checkpoint(name, tmp_path)).model
+    tuned = type(wide)(copy.deepcopy(wide.yaml), nc=2, verbose=False)
+    tuned.load(wide, verbose=False)
+    tuned.names = {0: "cat", 1: "dog"}
+    torch.save({"model": tuned.eval(), "train_args": {}}, tmp_path / "best.pt")
+    backbone = f"{name[:6]}-efflite0"
+    options = {**QUICK, "number": 4, "match": 2, "activation": "relu6"}
+    for more in ({}, options):
+        grafted = yolo_effnet.graft(tmp_path / "best.pt", backbone, images, **{**QUICK, "number": 2, **more}).model
+        ours, theirs = grafted.model[-1].cv3.state_dict(), tuned.model[-1].cv3.state_dict()
+        assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}
+        if not more:
+            torch.testing.assert_close(ours, theirs)
+        assert more == {} or not any(isinstance(m, torch.nn.SiLU) for m in grafted.modules())
+        again = type(grafted)(copy.deepcopy(grafted.yaml), verbose=False)
+        again.names = grafted.names
+        again.load(grafted, verbose=False)
+        x = torch.rand(1, 3, 64, 64)
+        torch.testing.assert_close(output(again, x), output(grafted, x))
+
+
 @pytest.mark.parametrize("scale", "nsmlx")
 def test_a_donor_of_every_size(scale, images, tmp_path):
     """Its neck and head are kept but for what takes the backbone's maps; the YAML builds the result without it."""

@@ -1,5 +1,6 @@
 """A trained detector with another backbone."""
 
+import copy
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from ultralytics import YOLO
+from ultralytics.nn.modules import Conv
 from ultralytics.utils import LOGGER
 
 from yolo_effnet.grafting.anatomy import Anatomy, anatomy
@@ -17,6 +19,27 @@ from yolo_effnet.grafting.pictures import Pictures, find
 from yolo_effnet.grafting.plan import ACTIVATIONS, grafted_yaml
 from yolo_effnet.grafting.seams import Seam, find_seams
 from yolo_effnet.grafting.solve import solve
+
+
+def _keep_class_branches(head: nn.Module, theirs: nn.Module) -> None:
+    """Give a head class branches of the donor's inner width, which no YAML tells.
+
+    Ultralytics leaves them as wide as they were for the classes that a detector had before it was fine-tuned.
+
+    Args:
+        head (nn.Module): Head of the grafted model.
+        theirs (nn.Module): That of the donor.
+    """
+    for name in ("cv3", "one2one_cv3"):
+        ours, branches = getattr(head, name, None), getattr(theirs, name, None)
+        if ours is None or branches is None or ours[0][-1].in_channels == branches[0][-1].in_channels:
+            continue
+        act = next(m.act for m in ours.modules() if isinstance(m, Conv))
+        branches = copy.deepcopy(branches)
+        for module in branches.modules():
+            if isinstance(module, Conv) and not isinstance(module.act, nn.Identity):
+                module.act = act
+        setattr(head, name, branches)
 
 
 def _build(donor: Donor, backbone: Backbone, activation: str | None) -> tuple[nn.Module, Anatomy, list[list[Seam]]]:
@@ -30,6 +53,7 @@ def _build(donor: Donor, backbone: Backbone, activation: str | None) -> tuple[nn
     model.names = dict(donor.model.names)
     parts = anatomy(model, "the grafted model")
     shift = parts.start - donor.anatomy.start
+    _keep_class_branches(model.model[-1], donor.head)
     seams = find_seams(donor, model, parts)
     new = tuple(f"{s.row}.{s.name}".rstrip(".") + "." for row in seams for s in row)
     theirs = donor.model.model.state_dict()

@@ -111,6 +111,7 @@ def test_a_donor_of_every_size(scale, images, tmp_path):
         ("yolov8n-p2", "yolov8-efflite0"),
         ("yolov8n-p6", "yolov8-effb0"),
         ("yolo26n", "yolo26-effb0"),
+        ("yolo11n", "yolov8-effb0"),
         ("yolov8n", "yolov8-mobilenetv2_100"),
         ("yolov8-effb0", "yolov8-effb3"),
     ],

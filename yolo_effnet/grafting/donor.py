@@ -64,7 +64,7 @@ def load(source, what: str) -> tuple[str, nn.Module]:
         what (str): What to call it in an error.
 
     Raises:
-        ValueError: If it is not a checkpoint of a model in PyTorch, or is fused.
+        ValueError: If it is not a checkpoint of a model in PyTorch, or is fused or quantized.
     """
     if isinstance(source, (str, Path)):
         name = Path(source).name
@@ -80,6 +80,10 @@ def load(source, what: str) -> tuple[str, nn.Module]:
         raise ValueError(f"{what} '{name}' holds no model of Ultralytics but {type(model).__name__}")
     if any(isinstance(m, Conv) and not hasattr(m, "bn") for m in model.modules()):
         raise ValueError(f"{what} '{name}' is fused; load it again, and give it before it predicts or is exported")
+    if any(type(m).__module__.startswith("modelopt.") for m in model.modules()):
+        raise ValueError(
+            f"{what} '{name}' was trained with quantize=8; give what it was before that, and quantize the graft"
+        )
     return name, copy.deepcopy(model).float().eval().requires_grad_(False)
 
 

@@ -95,7 +95,7 @@ def graft(
     donor does, and training from it starts there.
 
     Args:
-        donor (str | Path | YOLO | nn.Module): A trained detector with a head of YOLOv8 or YOLO26 for boxes, masks,
+        donor (str | Path | YOLO | nn.Module): A trained YOLOv8, YOLO11 or YOLO26 for boxes, masks,
             poses or oriented boxes: Ultralytics' name of it, which it downloads, a `.pt` file or a YOLO object.
         backbone (str | Path | dict | YOLO | nn.Module): A model whose backbone is taken: a name as `model_names()`
             gives them, where `yolov8-effb0` stands for the donor's task and pyramid as well; a YAML; or a trained

@@ -162,6 +162,18 @@ def test_loading_hangs_on_nothing_that_a_user_changes(how, imagenet, tiny_data, 
         torch.testing.assert_close(weight, wanted)
 
 
+def test_a_detector_with_another_backbone_is_told_to_be_grafted(tmp_path, caplog):
+    """Once, and not for one that has a backbone of ours, or is none."""
+    detector = YOLO(foreign(tmp_path))
+    YOLO("yolov8-effb0.yaml").load(detector.model)
+    YOLO("yolov8-effb0.yaml").load(YOLO("yolov8-effb0.yaml").model)
+    YOLO("yolov8n.yaml").load(detector.model)
+    YOLO("yolov8-effb0-cls.yaml").load(YOLO("yolov8n-cls.yaml").model)
+    lines = [record.getMessage() for record in caplog.records if "graft=" in record.getMessage()]
+    assert len(lines) == 1
+    assert lines[0].endswith("n.pt has another backbone and other widths; graft=n.pt keeps its neck and head")
+
+
 def test_what_is_left_random_is_said_with_numbers(tiny_data, tmp_path, caplog):
     config = {**yolo_effnet.model_config("yolov8-effb0"), "weights": None}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))

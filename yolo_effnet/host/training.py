@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 import torch
 import ultralytics
 from torch import nn
+from ultralytics.nn.modules import Detect
 from ultralytics.utils import LOGGER, RANK, torch_utils
 from ultralytics.utils.checks import check_imgsz
 
@@ -22,8 +23,15 @@ _warnings = WeakKeyDictionary()  # what a trainer has to repeat at its end
 
 
 def carry(model: nn.Module, source: nn.Module) -> None:
-    """Note what is random and what was trained in `model`, which got the tensors of `source`, as `source` knows it."""
+    """Note what is random and what was trained in `model`, which got the tensors of `source`, as `source` knows it.
+
+    Of a detector with another backbone next to nothing fits, and a log line says what keeps more of it.
+    """
     ours, theirs = backbone_rows(model), backbone_rows(source)
+    heads = [getattr(m, "model", [m])[-1] for m in (model, source)]
+    if ours and not theirs and isinstance(heads[0], Detect) and type(heads[0]) is type(heads[1]):
+        name = Path(getattr(source, "pt_path", None) or "x.pt").name
+        LOGGER.warning(f"{name} has another backbone and other widths; graft={name} keeps its neck and head")
     if len(ours) == len(theirs):
         partly = any(row.random for row in theirs)
         for row, other in zip(ours, theirs, strict=True):

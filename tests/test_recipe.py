@@ -63,6 +63,7 @@ def test_the_age_of_an_average_is_a_share_of_the_training(share):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"lr_ratio": 0}, "lr_ratio must be a number above 0, got 0"),
         ({"backbone_lr_ratio": 2}, "backbone_lr_ratio must be a number from 0 to 1, got 2"),
         ({"backbone_lr_ratio": "0.5x"}, "backbone_lr_ratio must be a number from 0 to 1, got '0.5x'"),
         ({"freeze_epochs": 1.5}, "freeze_epochs must be a number of epochs, or a share of them below 1, got 1.5"),
@@ -101,9 +102,15 @@ def test_the_backbone_learns_at_its_own_rate(optimizer, tiny_data, tmp_path):
 
     model = YOLO("yolov8-effb0.yaml")
     model.add_callback("on_train_start", note)
-    model.train(
-        data=tiny_data, epochs=1, project=tmp_path, **QUICK, optimizer=optimizer, lr0=0.01, backbone_lr_ratio=0.25
-    )
+    arguments = {**QUICK, "data": tiny_data, "epochs": 1, "project": tmp_path, "optimizer": optimizer, "lr0": 0.01}
+    model.train(**arguments, backbone_lr_ratio=0.25)
+    assert rates[True] == {0.25 * min(rates[False])}
+    stock = rates[False]
+    rates.clear()
+    model = YOLO("yolov8-effb0.yaml")
+    model.add_callback("on_train_start", note)
+    model.train(**arguments, lr_ratio=0.5, backbone_lr_ratio=0.25)
+    assert rates[False] == {0.5 * rate for rate in stock}
     assert rates[True] == {0.25 * min(rates[False])}
 
 
@@ -239,6 +246,7 @@ def test_the_average_of_weights_is_that_of_the_recipe(share, tiny_data, tmp_path
 
 
 ALL = {
+    "lr_ratio": 0.5,
     "backbone_lr_ratio": 0.5,
     "freeze_epochs": 1,
     "freeze_bn": True,

@@ -11,6 +11,7 @@ MOST_DECAY = 0.9999  # of an average of weights, as Ultralytics has it
 SMALLEST_NBS = 16  # pictures to an update of the weights, to which `min_updates` goes down
 SMALL_BATCH = 2  # pictures per device, up to which `freeze_bn=auto` fixes statistics, at no loss (docs/training.md)
 _ACCEPTED = {
+    "lr_ratio": (lambda v: is_number(v) and v > 0, "a number above 0"),
     "backbone_lr_ratio": (lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1"),
     "freeze_epochs": (
         lambda v: is_number(v) and v >= 0 and (v < 1 or v == int(v)),
@@ -30,6 +31,7 @@ class Recipe:
     """How one training differs from Ultralytics' own.
 
     Attributes:
+        lr_ratio (float): Learning rate relative to the one that Ultralytics chooses or is given, above 0.
         backbone_lr_ratio (float): Learning rate of the backbone relative to that of neck and head, 0 to 1.
         freeze_epochs (float): Epochs at the start in which the backbone does not learn, or their share below 1.
         freeze_bn (bool | str): Whether the statistics of the backbone's BatchNorm stay as they are; `auto` for small
@@ -45,6 +47,7 @@ class Recipe:
         whose length grows with the training: https://arxiv.org/abs/2312.02696, section 3.1.
     """
 
+    lr_ratio: float = 1.0
     backbone_lr_ratio: float = 1.0
     freeze_epochs: float = 0
     freeze_bn: bool | str = False

@@ -82,14 +82,18 @@ class _Applied:
         return new
 
     def build_optimizer(self, build):
-        """Return Ultralytics' method, whose optimizer has groups for the backbone."""
+        """Return Ultralytics' method, whose optimizer has the recipe's rates, and groups for the backbone."""
 
         @functools.wraps(build)
         def wrapper(*args, **kwargs):
             optimizer = build(*args, **kwargs)
-            ratio = self.recipe.backbone_lr_ratio
-            if ratio != 1:
-                rate = optimizer.param_groups[-1]["lr"]
+            rate = optimizer.param_groups[-1]["lr"]
+            if (ratio := self.recipe.lr_ratio) != 1:
+                for group in optimizer.param_groups:
+                    group["lr"] *= ratio
+                self.is_new("rate", ratio, f"learning rate {ratio:g} x {rate:g}")
+                rate *= ratio
+            if (ratio := self.recipe.backbone_lr_ratio) != 1:
                 _split(optimizer, self.rows, ratio)
                 self.is_new("ratio", ratio, f"backbone: learning rate {ratio:g} x {rate:g}, {self.start}")
             return optimizer

@@ -4,6 +4,7 @@ import csv
 import re
 
 import pytest
+import torch
 from matplotlib.image import imread
 from ultralytics.utils.torch_utils import get_flops
 
@@ -59,6 +60,17 @@ def test_int8_is_smaller(tiny_data, tmp_path):
         assert size[name, "openvino-int8"] < 0.6 * size[name, "openvino"]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="TensorRT may be there")
+def test_a_runtime_that_fails_loses_no_other(tmp_path, caplog):
+    output = tmp_path / "results"
+    options = ["--imgsz", "64", "--repeats", "1", "--output", str(output)]
+    line = ["benchmark", "--models", *FOUR[:2], *options, "--runtimes"]
+    assert cli.main([*line, "pytorch", "engine"]) == 0
+    assert "engine, 64 pixels, batch 1: " in caplog.text
+    assert len((output / "benchmark.csv").read_text().splitlines()) == 3
+    assert cli.main([*line, "engine"]) == 2
+
+
 @pytest.mark.parametrize(
     ("peer", "variant"),
     [
@@ -89,6 +101,10 @@ def test_peers_have_the_same_backbone_and_neck(peer, variant):
         ),
         (["--models", "yolov8n", "--imgsz", "100"], "imgsz must be a multiple of 32 >= 32, got 100"),
         (["--models", "yolov8n", "--batch", "0"], "batch must be an integer >= 1, got 0"),
+        (
+            ["--models", "yolov8n", "--runtimes", "pytorch", "onx"],
+            "no runtime 'onx' to measure in; choose",
+        ),
         (["--models", "yolov8n", "--runtimes", "onnx-int8"], "onnx-int8 needs a data set to calibrate on, --data"),
         (["--models", "yolov8n", "--repeats", "0"], "repeats must be an integer >= 1, got 0"),
     ],

@@ -44,9 +44,13 @@ def test_a_row_per_format(learned, tmp_path, capsys):
     assert best.is_file()
 
 
-def test_what_cannot_be_compared(learned, capsys):
+def test_what_cannot_be_compared(learned, tmp_path, capsys):
+    (tmp_path / "broken.pt").write_text("no checkpoint")
     for line, message in (
         (["nowhere.pt"], "'nowhere.pt' is no trained .pt file"),
+        ([str(tmp_path / "broken.pt")], "broken.pt' is no checkpoint that Ultralytics can load"),
+        ([str(learned[0]), "--imgsz", "100"], "imgsz must be a multiple of 32 >= 32, got 100"),
+        ([str(learned[0]), "--repeats", "0"], "repeats must be an integer >= 1, got 0"),
         ([str(learned[0]), "--formats", "onnx,half"], "format 'onnx,half': write option=value"),
     ):
         assert cli.main(["compare", *line]) == 2

@@ -266,6 +266,10 @@ def test_wrong_files_numbers_and_pictures(images, tmp_path, caplog):
     ):
         with pytest.raises(ValueError, match=message):
             yolo_effnet.graft(donor, "yolov8-effb0", images, **{**QUICK, **options})
+    (tmp_path / "broken.pt").write_text("no checkpoint")
+    for wrong in ("nowhere.pt", "broken.pt"):
+        with pytest.raises(ValueError, match=f"{wrong}' is no checkpoint that Ultralytics can load"):
+            yolo_effnet.graft(tmp_path / wrong, "yolov8-effb0", images, **QUICK)
     with pytest.raises(ValueError, match="no pictures in"):
         yolo_effnet.graft(donor, "yolov8-effb0", str(tmp_path / "nowhere" / "*.jpg"), **QUICK)
     (tmp_path / "broken.png").write_bytes(b"no picture")
@@ -274,6 +278,20 @@ def test_wrong_files_numbers_and_pictures(images, tmp_path, caplog):
     yolo_effnet.graft(donor, "yolov8-effb0", images, **{**QUICK, "number": 2})
     assert "2 pictures are few" in caplog.text
     assert "AGPL-3.0" in caplog.text
+
+
+def test_what_is_written_is_checked_before_anything_is_computed(images, tmp_path):
+    donor = checkpoint("yolov8n", tmp_path)
+    kept = (tmp_path / "yolov8n.pt").read_bytes()
+    for output, message in (
+        ("b0.onnx", r"must be called \.pt, got '.*b0\.onnx'"),
+        ("yolov8n.pt", r"yolov8n\.pt', is what it is made of; give it another name"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            yolo_effnet.graft(donor, "yolov8-effb0", images, tmp_path / output, **QUICK)
+    assert (tmp_path / "yolov8n.pt").read_bytes() == kept
+    yolo_effnet.graft(donor, "yolov8-effb0", images, tmp_path / "new" / "b0.pt", **{**QUICK, "number": 2})
+    assert (tmp_path / "new" / "b0.pt").is_file()
 
 
 def test_without_weights_it_goes_on_only_when_told_to(images, tmp_path, monkeypatch):

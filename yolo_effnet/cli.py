@@ -69,17 +69,18 @@ def _yaml(args) -> None:
 
 def _weights(args) -> None:
     """Write a checkpoint of one model with ImageNet weights in its backbone."""
-    import torch
     from ultralytics import YOLO
 
+    from yolo_effnet.weights.checkpoints import checked_output, save_checkpoint
+
     kind = names.find_model(args.name)  # an unknown name is told before anything is loaded
+    checked_output(args.output, args.file)
     model = YOLO(f"{kind.name}.yaml")
     print(yolo_effnet.load_backbone_weights(model, weights=args.weights, file=args.file))
-    # As YOLO.save writes it, but in full precision: half of it would cost the features three digits.
     train_args = {"task": model.task}
     if kind.task == names.CLASSIFICATION:  # predicts at the size of the weights, in multiples of the stride
         train_args["imgsz"] = -(-kind.architecture.train_size // 32) * 32
-    torch.save({"model": model.model, "train_args": train_args, "version": version("ultralytics")}, args.output)
+    save_checkpoint(model.model, args.output, **train_args)
     print(f"saved to {args.output}; train from it with pretrained={args.output} or model={args.output}")
 
 
@@ -234,7 +235,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `yolo-effnet list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush fails again
         return 1
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         print(f"yolo-effnet: {error}", file=sys.stderr)
         return 2
     return 0

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from ultralytics import YOLO
 from ultralytics.engine.model import Model
 from ultralytics.nn.modules import Conv
 
 from yolo_effnet.grafting.anatomy import Anatomy, anatomy
 from yolo_effnet.nn.neck import SeparableConv
+from yolo_effnet.weights.checkpoints import open_checkpoint
 
 HEADS = {
     "Detect": "", "Segment": "-seg", "Pose": "-pose", "OBB": "-obb",
@@ -64,14 +64,14 @@ def load(source, what: str) -> tuple[str, nn.Module]:
         what (str): What to call it in an error.
 
     Raises:
-        ValueError: If it is not a checkpoint of a model in PyTorch, or is fused or quantized.
+        ValueError: If it cannot be loaded, is not a checkpoint of a model in PyTorch, or is fused or quantized.
     """
     if isinstance(source, (str, Path)):
         name = Path(source).name
         if Path(source).suffix != ".pt":
             kind = "a model YAML, whose weights are random" if name.endswith((".yaml", ".yml")) else "no checkpoint"
             raise ValueError(f"{what} '{source}' is {kind}; give a trained .pt file, as before any export")
-        source = YOLO(source)
+        source = open_checkpoint(source, what)
     else:
         path = getattr(source, "ckpt_path", None) or getattr(source, "pt_path", None)
         name = Path(path).name if path else type(source).__name__

@@ -2,7 +2,6 @@
 
 import copy
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ from yolo_effnet.grafting.pictures import Pictures, find
 from yolo_effnet.grafting.plan import ACTIVATIONS, grafted_yaml
 from yolo_effnet.grafting.seams import Seam, find_seams
 from yolo_effnet.grafting.solve import solve
+from yolo_effnet.weights.checkpoints import checked_output, save_checkpoint
 
 
 def _keep_class_branches(head: nn.Module, theirs: nn.Module) -> None:
@@ -119,7 +119,7 @@ def graft(
             `graft`: what it is made of, and R2 of each solved convolution on pictures it was not solved on.
 
     Raises:
-        ValueError: If donor, backbone, pictures or a number is not what it has to be.
+        ValueError: If donor, backbone, pictures, output or a number is not what it has to be.
         WeightsUnavailableError: If the backbone's weights cannot be had, a RuntimeError.
     """
     if isinstance(match, bool) or not isinstance(match, int) or match < 0:
@@ -128,6 +128,8 @@ def graft(
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
     if activation and not match:
         raise ValueError(f"activation={activation} changes what neck and head compute, and needs match, such as 300")
+    if output is not None:
+        checked_output(output, donor, backbone)
     giver = load_donor(donor)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -152,9 +154,7 @@ def graft(
     model.yaml["graft"] = record
     model.cpu().requires_grad_(True)
     task = {"SegmentationModel": "segment", "PoseModel": "pose", "OBBModel": "obb"}.get(type(model).__name__, "detect")
-    # As YOLO.save writes it, but in full precision.
-    checkpoint = {"model": model, "train_args": {"task": task, "imgsz": imgsz}, "version": version("ultralytics")}
     with tempfile.TemporaryDirectory() as folder:
         file = output or Path(folder) / "grafted.pt"
-        torch.save(checkpoint, file)
+        save_checkpoint(model, file, task=task, imgsz=imgsz)
         return YOLO(file)

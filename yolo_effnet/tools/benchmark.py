@@ -1,6 +1,7 @@
 """Latency and training cost of our models beside their peers, interleaved in one run."""
 
 import csv
+import itertools
 import statistics
 import tempfile
 from dataclasses import asdict, dataclass, fields
@@ -9,10 +10,11 @@ from pathlib import Path
 import timm
 import torch
 import ultralytics
-from ultralytics.utils import TQDM
+from ultralytics.engine.exporter import export_formats
+from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.torch_utils import get_flops
 
-from yolo_effnet.tools.calls import INT8, Inference, Training, parse_device, seconds
+from yolo_effnet.tools.calls import INT8, Inference, Training, check_numbers, parse_device, seconds, why
 from yolo_effnet.tools.peers import DEFAULT, MODELS, build, reference_of
 from yolo_effnet.zoo.architectures import EfficientNet
 from yolo_effnet.zoo.names import parse_name
@@ -164,26 +166,26 @@ def run(
 
     Raises:
         ValueError: If a value is outside its range, before anything is measured.
+        RuntimeError: If nothing can be measured.
     """
     if unknown := [name for name in models if name not in MODELS]:
         raise ValueError(f"no model '{unknown[0]}' to measure; choose from {', '.join(MODELS)}")
-    for size in imgsz:
-        if size < 32 or size % 32:
-            raise ValueError(f"imgsz must be a multiple of 32 >= 32, got {size}")
-    for name, value in [("repeats", repeats), *(("batch", images) for images in batch)]:
-        if value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, got {value}")
+    check_numbers(imgsz, repeats=repeats, batch=min(batch))
+    known = ("pytorch", TRAIN, *export_formats()["Argument"][1:])
+    if unknown := [runtime for runtime in runtimes if runtime.partition("-")[0] not in known]:
+        raise ValueError(f"no runtime '{unknown[0]}' to measure in; choose from {', '.join(known)}")
     if not data and (quantised := [runtime for runtime in runtimes if runtime.endswith(f"-{INT8}")]):
         raise ValueError(f"{quantised[0]} needs a data set to calibrate on, --data coco8.yaml for example")
     device = parse_device(device)
-    rows = [
-        row
-        for runtime in runtimes
-        for size in imgsz
-        for images in batch
-        for row in measure(models, runtime, size, images, device, repeats, half, data)
-    ]
     output.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for runtime, size, images in itertools.product(runtimes, imgsz, batch):
+        try:
+            rows += measure(models, runtime, size, images, device, repeats, half, data)
+        except Exception as error:  # the others are not lost
+            LOGGER.warning(f"{runtime}, {size} pixels, batch {images}: {why(error)}")
+    if not rows:
+        raise RuntimeError("nothing could be measured")
     with open(output / "benchmark.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Measurement)])
         writer.writeheader()

@@ -50,6 +50,25 @@ def seconds(call, device: torch.device) -> float:
     return time.perf_counter() - start
 
 
+def why(error: BaseException) -> str:
+    """Return the first line of an error, for a table or a log."""
+    return f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
+
+
+def check_numbers(imgsz: list[int], **counts: int) -> None:
+    """Check sides of pictures in pixels, and numbers of what is to be measured.
+
+    Raises:
+        ValueError: If one is out of its range.
+    """
+    for size in imgsz:
+        if size < 32 or size % 32:
+            raise ValueError(f"imgsz must be a multiple of 32 >= 32, got {size}")
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} must be an integer >= 1, got {value}")
+
+
 def parse_device(text: str) -> torch.device:
     """Return the device of the command line: `cpu`, `mps`, or the number of a GPU."""
     return torch.device(f"cuda:{text}" if text.isdigit() else text)

@@ -15,7 +15,8 @@ from ultralytics.data.augment import LetterBox
 from ultralytics.nn.autobackend import AutoBackend
 from ultralytics.utils import LOGGER, TQDM
 
-from yolo_effnet.tools.calls import parse_device, seconds, size_on_disk
+from yolo_effnet.tools.calls import check_numbers, parse_device, seconds, size_on_disk, why
+from yolo_effnet.weights.checkpoints import open_checkpoint
 
 PYTORCH = "pytorch"
 
@@ -99,10 +100,6 @@ def _score(file: str, task: str, data: str, imgsz: int, device: str) -> float:
     return float([value for name, value in metrics.items() if "mAP50-95" in name or "top1" in name][-1])
 
 
-def _why(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
-
-
 def _time(calls: dict[str, ModelFile], device: torch.device, repeats: int) -> dict[str, float]:
     """Return the median milliseconds of each call, taken by turns."""
     times = {name: [] for name in calls}
@@ -150,15 +147,17 @@ def run(
         output (str | Path): Folder to write to; the exported files stay there.
 
     Raises:
-        ValueError: If the model is no file, or a format is malformed, before anything is exported.
+        ValueError: If the model cannot be loaded, or a value is out of its range, before anything is exported.
     """
     weights, output = Path(weights), Path(output)
     if weights.suffix != ".pt" or not weights.is_file():
         raise ValueError(f"'{weights}' is no trained .pt file")
     for text in formats:
         parse_format(text)
-    model = YOLO(weights)
+    model = open_checkpoint(weights, "model")
     imgsz, task, where = imgsz or model.overrides.get("imgsz", 640), model.task, parse_device(device)
+    check_numbers([imgsz], repeats=repeats)
+    output.mkdir(parents=True, exist_ok=True)
     pixels = letterboxed(ASSETS / "bus.jpg", imgsz)
     rows, calls = [Row(PYTORCH, str(weights)), *map(Row, formats)], {}
     for row in TQDM(rows, desc="formats"):
@@ -176,13 +175,12 @@ def run(
         except Exception as error:
             if row.format == PYTORCH:
                 raise
-            row.reason = _why(error)
+            row.reason = why(error)
             LOGGER.warning(f"{row.format}: {row.reason}")
             calls.pop(row.format, None)
     medians = _time(calls, where, repeats)
     for row in rows:
         row.milliseconds = medians.get(row.format)
-    output.mkdir(parents=True, exist_ok=True)
     with open(output / "comparison.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Row)])
         writer.writeheader()

@@ -1,0 +1,59 @@
+"""Checkpoints as Ultralytics reads them."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import nn
+from ultralytics import YOLO
+
+
+def open_checkpoint(source: str | Path, what: str) -> YOLO:
+    """Return a trained model; a name that Ultralytics offers is downloaded.
+
+    Args:
+        source (str | Path): A `.pt` file or name.
+        what (str): What to call it in an error.
+
+    Raises:
+        ValueError: If it cannot be loaded.
+    """
+    try:
+        return YOLO(source)
+    except Exception as error:  # of pickle, zip, the network or the file system
+        why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise ValueError(f"{what} '{source}' is no checkpoint that Ultralytics can load ({why})") from error
+
+
+def checked_output(file: str | Path, *sources) -> Path:
+    """Return the path of a checkpoint to write, whose folder exists then; before anything is computed for it.
+
+    Args:
+        file (str | Path): The checkpoint.
+        *sources: What it is made of, of which files must not be overwritten.
+
+    Raises:
+        ValueError: If it is not called `.pt`, or is a folder or one of the sources.
+        OSError: If its folder cannot be made.
+    """
+    file = Path(file)
+    if file.suffix != ".pt":
+        raise ValueError(f"the checkpoint to write must be called .pt, got '{file}'")
+    if file.is_dir():
+        raise ValueError(f"the checkpoint to write, '{file}', is a folder")
+    for source in sources:
+        if isinstance(source, (str, Path)) and file.is_file() and Path(source).is_file() and file.samefile(source):
+            raise ValueError(f"the checkpoint to write, '{file}', is what it is made of; give it another name")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
+
+
+def save_checkpoint(model: nn.Module, file: str | Path, **train_args) -> None:
+    """Write a model as `YOLO.save` does, but in full precision: half of it would cost its features three digits.
+
+    Args:
+        model (nn.Module): A model of Ultralytics.
+        file (str | Path): Where to.
+        **train_args: Arguments that `YOLO` takes over from a checkpoint, such as `task` and `imgsz`.
+    """
+    torch.save({"model": model, "train_args": train_args, "version": version("ultralytics")}, file)

@@ -109,6 +109,22 @@ def test_unknown_names_get_the_close_ones(name, close):
     assert close in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "close"),
+    [
+        ("efflite0", "did you mean yolov8-efflite0"),
+        ("EfficientNet-B3", "did you mean yolov8-effb3"),
+        ("efficientnet_b0", "did you mean yolov8-effb0"),
+        ("mobilenetv2_100", "did you mean yolov8-mobilenetv2_100"),
+        ("nonsense", "yolo_effnet; its models are yolov8-eff<b0|"),
+    ],
+)
+def test_names_of_architectures_get_those_of_models(name, close):
+    with pytest.raises(ValueError, match=rf"'{name}' is not a model of yolo_effnet") as error:
+        yolo_effnet.model_config(name)
+    assert close in str(error.value)
+
+
 def test_other_names_are_not_ours():
     assert parse_name("yolov8n.yaml") is None
     assert parse_name("yolov8-ghost.yaml") is None

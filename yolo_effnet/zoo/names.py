@@ -154,6 +154,8 @@ def suggest(name: str) -> str:
     """Return the names closest to `name`, and how names are made, as text."""
     if meant := intended(name):
         return f"write {meant}. Its models are {GRAMMAR}"
-    close = difflib.get_close_matches(name.partition(".")[0], _MODELS, n=3, cutoff=0.8)
-    hint = f"did you mean {', '.join(close)}? " if close else ""
-    return f"{hint}Its models are {GRAMMAR}"
+    stem = name.partition(".")[0].lower().replace("efficientnet", "eff")
+    found = (difflib.get_close_matches(text, _MODELS, n=3, cutoff=0.8) for text in (stem, f"yolov8-{stem}"))
+    if close := next(filter(None, found), None):
+        return f"did you mean {', '.join(close)}? Its models are {GRAMMAR}"
+    return f"its models are {GRAMMAR}"

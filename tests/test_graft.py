@@ -212,11 +212,12 @@ def test_a_detector_detects_before_training_and_matching_helps(learned, tmp_path
     options = {"number": 64, "imgsz": 64}
     validate = {"data": data, "imgsz": 64, "workers": 0, "plots": False, "verbose": False, "device": "cpu"}
     solved = yolo_effnet.graft(best, other.trainer.best, data, **options)
+    state = copy.deepcopy(solved.model.state_dict())  # older releases fuse a model that they validate
     assert solved.val(**validate).box.map50 > 0.3
     again = yolo_effnet.graft(best, other.trainer.best, data, **options)
-    for a, b in zip(solved.model.state_dict().values(), again.model.state_dict().values(), strict=True):
+    for a, b in zip(state.values(), again.model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
-    matched = yolo_effnet.graft(best, other.trainer.best, data, tmp_path / "matched.pt", match=20, **options)
+    matched = yolo_effnet.graft(best, other.trainer.best, data, tmp_path / "matched.pt", match=40, **options)
     first, last = matched.model.yaml["graft"]["error"]
     assert last < first
     stem = matched.model.model[0].conv

@@ -43,6 +43,7 @@ report([[ultralytics.__version__, version("ultralytics")], built, float(fitness)
 TASKS = f"""{PREAMBLE}
 import sys
 import numpy, onnxruntime, torch
+import yolo_effnet
 from ultralytics import YOLO
 
 def stop(trainer):
@@ -76,7 +77,11 @@ for name in ("yolov8-effv2b0-dw", "yolov8-ghostnet_100", "yolov8-mobilenetv3_lar
     fused = YOLO(f"{{name}}.yaml").model.eval().fuse(verbose=False)
     left[name] = sum(isinstance(m, torch.nn.BatchNorm2d) for m in fused.modules())
     fused(x)
-report([resumed.trainer.start_epoch, resumed.trainer.epoch, error, tasks, newest, acts, left])
+YOLO("yolo11n-seg.yaml").save("donor.pt")
+grafted = yolo_effnet.graft("donor.pt", "yolov8-effb0", sys.argv[1], number=2, imgsz=64, allow_random=True)
+grafted.train(data=sys.argv[1], epochs=1, project="runs", **options)
+rows = [type(row).__name__ for row in YOLO(grafted.trainer.best).model.model]
+report([resumed.trainer.start_epoch, resumed.trainer.epoch, error, tasks, newest, acts, left, rows])
 """
 ROW = re.compile(r"\s*(\d+) +(\S.*?) +(\d+) +(\d+)  (\S+) +(\[.*\])\s*")
 
@@ -138,11 +143,12 @@ def test_tasks_resume_and_onnx_on_a_release(fresh, release, tmp_path):
     name, variables = release
     data = pictures.draw("segment", tmp_path / "data")
     done = fresh.start("-c", TASKS, data, cwd=tmp_path, **variables)
-    start, end, error, tasks, newest, acts, left = fresh.result(done)
+    start, end, error, tasks, newest, acts, left, rows = fresh.result(done)
     assert (start, end) == (1, 1)
     assert error < 1e-4
     assert acts == ["ReLU6", "SiLU"]
     assert set(left.values()) == {0}
+    assert (rows[0], rows[-1], "C3k2" in rows) == ("EfficientNetStem", "Segment", True)
     assert tasks == ["detect", "segment", "pose", "obb", "classify", "detect", "detect"]
     if name == FLOOR:
         assert newest == (

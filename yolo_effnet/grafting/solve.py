@@ -16,6 +16,7 @@ from yolo_effnet.grafting.seams import Seam, run, watched
 # Ridge relative to the mean square of an input, of which the one that fits unseen pictures best is taken.
 _RIDGES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-9, 1e-12)
 _RIDGE = 1e-3  # where there are too few pictures to tell
+_LEAST = 1e-9  # mean square of an input below which it is no signal: weights for less would leave float16
 
 
 @dataclass
@@ -45,9 +46,10 @@ class Sums:
 
     def solution(self, ridge: float, prior: torch.Tensor) -> torch.Tensor:
         """Return the weights `(n, m)` of least squares with a penalty on their distance from `prior`, `(n, m)`."""
-        penalty = torch.full_like(self.yy[:1].expand(len(self.xx)), ridge * float(self.xx.diagonal()[:-1].mean()))
-        penalty[-1] = 1e-12 * float(self.xx[-1, -1])  # the constant is free
-        penalty = penalty.clamp_min(1e-300)
+        count = float(self.xx[-1, -1])
+        least = max(ridge * float(self.xx.diagonal()[:-1].mean()), _LEAST * count)
+        penalty = torch.full_like(self.yy[:1].expand(len(self.xx)), least)
+        penalty[-1] = 1e-12 * count  # the constant is free
         left = self.xx + torch.diag(penalty)
         right = self.xy - self.xx @ prior  # of the difference from it, which keeps digits where there is none
         factor, failed = torch.linalg.cholesky_ex(left)

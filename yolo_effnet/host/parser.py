@@ -89,6 +89,9 @@ def _wrap_parse_model(parse_model):
                 check_keys(d, vars(tasks))
                 rows = [*d["backbone"], *d["head"]]
                 d = check_rows(d)
+                if not d.get("scales"):  # older releases build no C3k2 row without, and other ones for "mlx"
+                    multiples = [d.get("depth_multiple", 1.0), d.get("width_multiple", 1.0), float("inf")]
+                    d = {**d, "scale": "n", "scales": {"n": multiples}}
                 with lent_names():
                     _check_parser(parse_model)
                     try:

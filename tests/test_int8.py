@@ -125,13 +125,13 @@ def test_a_resumed_training_has_the_ranges_of_before(learned, tmp_path):
     assert all(torch.allclose(before[name], seen[0][name].to(before[name])) for name in before)
 
 
-@pytest.mark.usefixtures("_trains_in_int8")
 def test_it_is_no_donor(quantised, learned):
     for donor, backbone in ((quantised[0], "yolov8-efflite0"), (learned[0], quantised[0])):
         with pytest.raises(ValueError, match=r"was trained with quantize=8; give what it was before that"):
             yolo_effnet.graft(donor, backbone, learned[1], allow_random=True)
 
 
+@pytest.mark.usefixtures("_trains_in_int8")
 def test_a_model_from_before_the_quantizers_of_the_blocks_still_loads(learned, tmp_path, monkeypatch):
     """Quantizers on convolutions alone, as Ultralytics puts them."""
     best, data = learned

@@ -1,4 +1,4 @@
-"""Ranges of the arguments of blocks and of the keys of model YAMLs."""
+"""Ranges of the arguments of blocks and of the keys of model YAMLs, and errors in one line."""
 
 import math
 
@@ -41,3 +41,8 @@ def check_values(owner: str, **values) -> None:
         accepts, accepted = _ACCEPTED[name]
         if not accepts(value):
             raise ValueError(f"{owner}: {name} must be {accepted}, got {value!r}")
+
+
+def why(error: BaseException) -> str:
+    """Return kind and first line of an error, for a table, a log or another error."""
+    return f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]

@@ -71,10 +71,10 @@ def _weights(args) -> None:
     """Write a checkpoint of one model with ImageNet weights in its backbone."""
     from ultralytics import YOLO
 
-    from yolo_effnet.weights.checkpoints import checked_output, save_checkpoint
+    from yolo_effnet.weights.checkpoints import check_output, save_checkpoint
 
     kind = names.find_model(args.name)  # an unknown name is told before anything is loaded
-    checked_output(args.output, args.file)
+    check_output(args.output, args.file)
     model = YOLO(f"{kind.name}.yaml")
     print(yolo_effnet.load_backbone_weights(model, weights=args.weights, file=args.file))
     train_args = {"task": model.task}

@@ -18,7 +18,8 @@ from yolo_effnet.grafting.pictures import Pictures, find
 from yolo_effnet.grafting.plan import ACTIVATIONS, grafted_yaml
 from yolo_effnet.grafting.seams import Seam, find_seams
 from yolo_effnet.grafting.solve import solve
-from yolo_effnet.weights.checkpoints import checked_output, save_checkpoint
+from yolo_effnet.nn.settings import set_activation
+from yolo_effnet.weights.checkpoints import check_output, save_checkpoint
 
 
 def _keep_class_branches(head: nn.Module, theirs: nn.Module) -> None:
@@ -36,9 +37,7 @@ def _keep_class_branches(head: nn.Module, theirs: nn.Module) -> None:
             continue
         act = next(m.act for m in ours.modules() if isinstance(m, Conv))
         branches = copy.deepcopy(branches)
-        for module in branches.modules():
-            if isinstance(module, Conv) and not isinstance(module.act, nn.Identity):
-                module.act = act
+        set_activation(branches, act, Conv)
         setattr(head, name, branches)
 
 
@@ -129,7 +128,7 @@ def graft(
     if activation and not match:
         raise ValueError(f"activation={activation} changes what neck and head compute, and needs match, such as 300")
     if output is not None:
-        checked_output(output, donor, backbone)
+        check_output(output, donor, backbone)
     giver = load_donor(donor)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

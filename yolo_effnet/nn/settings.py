@@ -21,10 +21,10 @@ def set_bn_momentum(model: nn.Module, momentum: float = 0.1) -> None:
                     norm.momentum = momentum
 
 
-def set_activation(model: nn.Module, activation: nn.Module) -> None:
-    """Give the convolutions of the backbone in `model` an activation of their own, where they have one."""
+def set_activation(model: nn.Module, activation: nn.Module, kind: type = ConvNormAct) -> None:
+    """Give the convolutions of a kind in `model`, by default its backbone's, an activation where they have one."""
     for m in model.modules():
-        if isinstance(m, ConvNormAct) and not isinstance(m.act, nn.Identity):
+        if isinstance(m, kind) and not isinstance(m.act, nn.Identity):
             m.act = activation
 
 

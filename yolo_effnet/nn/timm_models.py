@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import nn
 
+from yolo_effnet.checks import why
 from yolo_effnet.nn.registry import picklable
 
 Built = TypeVar("Built")
@@ -93,8 +94,10 @@ def feature_maps(name: str) -> tuple[FeatureMap, ...]:
         with torch.no_grad():
             body, maps = without_computing(run)
     except Exception as error:
-        why = f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0].rstrip(".")
-        raise ValueError(f"timm's '{name}' gives no feature maps of images of any size ({why}); {FITTING}") from error
+        reason = why(error).rstrip(".")
+        raise ValueError(
+            f"timm's '{name}' gives no feature maps of images of any size ({reason}); {FITTING}"
+        ) from error
     taken = body.feature_info.out_indices
     found = [FeatureMap(x.shape[1], _SIZE[0] // x.shape[2], i, taken[i]) for i, x in enumerate(maps)]
     strides = [m.stride for m in found]

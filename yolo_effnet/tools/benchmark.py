@@ -14,7 +14,8 @@ from ultralytics.engine.exporter import export_formats
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.torch_utils import get_flops
 
-from yolo_effnet.tools.calls import INT8, Inference, Training, check_numbers, parse_device, seconds, why
+from yolo_effnet.checks import why
+from yolo_effnet.tools.calls import INT8, Inference, Training, check_numbers, parse_device, seconds
 from yolo_effnet.tools.peers import DEFAULT, MODELS, build, reference_of
 from yolo_effnet.zoo.architectures import EfficientNet
 from yolo_effnet.zoo.names import parse_name

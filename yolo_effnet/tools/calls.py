@@ -50,11 +50,6 @@ def seconds(call, device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def why(error: BaseException) -> str:
-    """Return the first line of an error, for a table or a log."""
-    return f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
-
-
 def check_numbers(imgsz: list[int], **counts: int) -> None:
     """Check sides of pictures in pixels, and numbers of what is to be measured.
 

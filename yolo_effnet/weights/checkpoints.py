@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from ultralytics import YOLO
 
+from yolo_effnet.checks import why
+
 
 def open_checkpoint(source: str | Path, what: str) -> YOLO:
     """Return a trained model; a name that Ultralytics offers is downloaded.
@@ -21,12 +23,11 @@ def open_checkpoint(source: str | Path, what: str) -> YOLO:
     try:
         return YOLO(source)
     except Exception as error:  # of pickle, zip, the network or the file system
-        why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        raise ValueError(f"{what} '{source}' is no checkpoint that Ultralytics can load ({why})") from error
+        raise ValueError(f"{what} '{source}' is no checkpoint that Ultralytics can load ({why(error)})") from error
 
 
-def checked_output(file: str | Path, *sources) -> Path:
-    """Return the path of a checkpoint to write, whose folder exists then; before anything is computed for it.
+def check_output(file: str | Path, *sources) -> None:
+    """Check the path of a checkpoint to write, and make its folder, before anything is computed for it.
 
     Args:
         file (str | Path): The checkpoint.
@@ -45,7 +46,6 @@ def checked_output(file: str | Path, *sources) -> Path:
         if isinstance(source, (str, Path)) and file.is_file() and Path(source).is_file() and file.samefile(source):
             raise ValueError(f"the checkpoint to write, '{file}', is what it is made of; give it another name")
     file.parent.mkdir(parents=True, exist_ok=True)
-    return file
 
 
 def save_checkpoint(model: nn.Module, file: str | Path, **train_args) -> None:

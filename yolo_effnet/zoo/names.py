@@ -155,7 +155,7 @@ def suggest(name: str) -> str:
     if meant := intended(name):
         return f"write {meant}. Its models are {GRAMMAR}"
     stem = name.partition(".")[0].lower().replace("efficientnet", "eff")
-    found = (difflib.get_close_matches(text, _MODELS, n=3, cutoff=0.8) for text in (stem, f"yolov8-{stem}"))
-    if close := next(filter(None, found), None):
-        return f"did you mean {', '.join(close)}? Its models are {GRAMMAR}"
+    for text in (stem, f"yolov8-{stem}"):
+        if close := difflib.get_close_matches(text, _MODELS, n=3, cutoff=0.8):
+            return f"did you mean {', '.join(close)}? Its models are {GRAMMAR}"
     return f"its models are {GRAMMAR}"

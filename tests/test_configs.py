@@ -112,10 +112,10 @@ def test_unknown_names_get_the_close_ones(name, close):
 @pytest.mark.parametrize(
     ("name", "close"),
     [
-        ("efflite0", "did you mean yolov8-efflite0"),
-        ("EfficientNet-B3", "did you mean yolov8-effb3"),
-        ("efficientnet_b0", "did you mean yolov8-effb0"),
-        ("mobilenetv2_100", "did you mean yolov8-mobilenetv2_100"),
+        ("efflite0", "write yolov8-efflite0.yaml"),
+        ("EfficientNet-B3", "write yolov8-effb3.yaml"),
+        ("efficientnet_b0", "write yolov8-effb0.yaml"),
+        ("mobilenetv2_100", "write yolov8-mobilenetv2_100.yaml"),
         ("nonsense", "yolo_effnet; its models are yolov8-eff<b0|"),
     ],
 )

@@ -218,13 +218,21 @@ def test_unknown_names_say_which_exist():
         YOLO("nowhere/yolov8-effb0.yaml")
 
 
-@pytest.mark.parametrize("name", ["yolov8n-effb0.yaml", "yolov8-effb0", "yolov8-effb0.pt", "YOLOv8-EffB0.yaml"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("yolov8n-effb0.yaml", "yolov8-effb0", "yolov8-effb0.pt", "YOLOv8-EffB0.yaml"),
+        *("effb0.yaml", "yolov8_effb0.yaml", "efficientnet_b0.pt", "yolov8n-efficientnet-b0.yaml"),
+    ],
+)
 def test_names_that_are_almost_right_are_told(name, monkeypatch):
     monkeypatch.setattr(ultralytics.utils.downloads, "attempt_download_asset", lambda file, **_: file)  # no network
     with pytest.raises(FileNotFoundError, match=rf"'{name}' does not exist; .* write model=yolov8-effb0.yaml"):
         YOLO(name)
     with pytest.raises(ValueError, match=r"write yolov8-effb0-seg-p2.yaml"):
         YOLO("yolov8-effb0-p2-seg.yaml")
+    with pytest.raises(FileNotFoundError, match=r"write model=yolov8-mobilenetv2_100-seg.yaml"):
+        YOLO("YOLOv8n-seg-mobilenetv2_100.yaml")
     with pytest.raises(FileNotFoundError, match=r"'yolov8-effbo.pt'|'yolov8-effbo'"):
         YOLO("yolov8-effbo")
 

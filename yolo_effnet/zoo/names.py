@@ -135,18 +135,20 @@ def find_model(name: str) -> Model:
 def intended(name: str) -> str | None:
     """Return the name of a model, as `YOLO(..)` takes it, that was meant by one written almost like it, or None.
 
-    Almost is a scale letter as in YOLOv8's own names, capitals, suffixes in another order, and the ending: none or
-    that of a checkpoint.
+    Almost is a scale letter as in YOLOv8's own names, no series, EfficientNet in full, capitals, other separators,
+    suffixes in another order, and the ending: none or that of a checkpoint.
 
     Args:
-        name (str): Such as `yolov8n-effb0.yaml`, `yolov8-effb0.pt` or `YOLOv8-EffB0-p2-seg`.
+        name (str): Such as `yolov8n-effb0.yaml`, `yolov8-effb0.pt`, `efficientnet_b0` or `YOLOv8-EffB0-p2-seg`.
     """
     stem = re.sub(r"\.(ya?ml|pt)$", "", name.lower())
-    series, *words = re.sub(r"^(yolov8|yolo26)[nslmx](?=-)", r"\1", stem).split("-")
-    order = [*TASKS, CLASSIFICATION, *PYRAMIDS, *NECKS, *ACTIVATIONS]
-    if any(f"-{word}" not in order for word in words[1:]):
-        return None
-    model = _MODELS.get("-".join([series, *words[:1], *sorted(words[1:], key=lambda word: order.index(f"-{word}"))]))
+    stem = re.sub(r"eff(icientnet|net)?[-_]?(v2)?[-_]?(?=\w)", r"eff\2", stem)
+    series = re.match(rf"({'|'.join(SERIES)})([nslmx]?[-_]|(?=eff))", stem)
+    suffixes = [suffix for suffix in (*TASKS, CLASSIFICATION, *PYRAMIDS, *NECKS, *ACTIVATIONS) if suffix]
+    ends = "|".join(suffix[1:] for suffix in suffixes)
+    words = re.split(rf"-|_(?=(?:{ends})(?:[-_]|$))", stem[series.end() :] if series else stem)
+    words.sort(key=lambda word: suffixes.index(f"-{word}") if f"-{word}" in suffixes else -1)  # the backbone first
+    model = _MODELS.get("-".join([series.group(1) if series else "yolov8", *words]))
     return f"{model.name}.yaml" if model else None
 
 

@@ -99,7 +99,7 @@ def test_a_donor_of_every_size(scale, images, tmp_path):
     x = torch.rand(1, 3, 64, 64)
     torch.testing.assert_close(output(again, x), output(grafted, x))
     assert grafted.names[0] == "kind 0"
-    assert set(grafted.yaml["graft"]) == {"donor", "backbone", "pictures", "imgsz", "seed", "fit"}
+    assert set(grafted.yaml["graft"]) == {"donor", "backbone", "pictures", "imgsz", "seed", "confidence", "fit"}
 
 
 @pytest.mark.parametrize(
@@ -163,6 +163,37 @@ def test_an_argument_grafts_as_training_starts(images, weights, tmp_path, caplog
     caplog.clear()
     YOLO(model.trainer.last).train(resume=True)
     assert not any(word in caplog.text for word in ("R2", "ImageNet", "Neck and head"))
+
+
+@pytest.mark.parametrize(
+    ("score", "asked", "expected"), [(9, {}, 0.25), (-9, {}, 1), (9, {"lr_ratio": 0.5}, 0.5), (9, {"epochs": 2000}, 1)]
+)
+def test_a_small_training_keeps_what_the_donor_knows(score, asked, expected, images, weights, tmp_path, caplog):
+    """The score is that of class 3 anywhere, before the sigmoid."""
+    donor = checkpoint("yolov8n", tmp_path)
+    giver = torch.load(donor, weights_only=False)
+    for branch in giver["model"].model[-1].cv3:
+        branch[-1].weight.data.zero_()
+        branch[-1].bias.data[:] = -20
+        branch[-1].bias.data[3] = score
+    torch.save(giver, donor)
+    rates = []
+
+    def note(trainer):
+        rates.extend(group["initial_lr"] for group in trainer.optimizer.param_groups)
+        raise KeyboardInterrupt
+
+    model = YOLO("yolov8-effb0.yaml")
+    model.add_callback("on_train_start", note)
+    arguments = {**TRAINING, "optimizer": "AdamW", "lr0": 0.01, "nbs": 4, "backbone_weights": weights, "epochs": 1}
+    with pytest.raises(KeyboardInterrupt):
+        model.train(graft=donor, data=images, project=tmp_path, **{**arguments, **asked})
+    assert set(rates) == {0.01 * expected}
+    assert model.trainer.args.lr_ratio == expected
+    record = YOLO(model.trainer.save_dir / "grafted.pt").model.yaml["graft"]
+    assert record["confidence"] == pytest.approx(1 / (1 + np.exp(-score)), abs=1e-3)
+    why = f"learning rate 0.25 x 0.01: the donor's confidence in these pictures was {record['confidence']}"
+    assert (why in caplog.text) == (expected == 0.25)
 
 
 def test_ranks_start_equal_from_a_graft(images, weights, tmp_path):

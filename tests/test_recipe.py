@@ -63,7 +63,7 @@ def test_the_age_of_an_average_is_a_share_of_the_training(share):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"lr_ratio": 0}, "lr_ratio must be a number above 0, got 0"),
+        ({"lr_ratio": 0}, "lr_ratio must be a number above 0, or auto, got 0"),
         ({"backbone_lr_ratio": 2}, "backbone_lr_ratio must be a number from 0 to 1, got 2"),
         ({"backbone_lr_ratio": "0.5x"}, "backbone_lr_ratio must be a number from 0 to 1, got '0.5x'"),
         ({"freeze_epochs": 1.5}, "freeze_epochs must be a number of epochs, or a share of them below 1, got 1.5"),

@@ -8,7 +8,7 @@ from yolo_effnet.wrapping import once
 ARGUMENTS = {
     "backbone_weights": "a timm tag, or a file of ImageNet weights for the backbone",
     "graft": "a trained detector, whose neck and head the model gets",
-    "lr_ratio": "the learning rate relative to the one that Ultralytics chooses or is given, above 0",
+    "lr_ratio": "the learning rate relative to the one that Ultralytics chooses or is given, above 0, or auto",
     "backbone_lr_ratio": "the learning rate of the backbone relative to that of neck and head, 0 to 1",
     "freeze_epochs": "the epochs in which the backbone does not learn yet, or a share of them below 1",
     "freeze_bn": "True, False or auto, whether the statistics of the backbone's BatchNorm stay as they are",

@@ -9,9 +9,12 @@ STEPS = 4  # in which pictures grow
 FULL_SIZE = 0.2  # of the epochs at the end, at full size
 MOST_DECAY = 0.9999  # of an average of weights, as Ultralytics has it
 SMALLEST_NBS = 16  # pictures to an update of the weights, to which `min_updates` goes down
+FEW_UPDATES = 1000  # of the weights: a small training
+SURE = 0.65  # confidence of a graft's donor in what it knows: it has 0.75 there and more, and at most 0.6 elsewhere
+KEEPING = 0.25  # learning rate, relative to Ultralytics', with which a small training keeps what was known
 SMALL_BATCH = 2  # pictures per device, up to which `freeze_bn=auto` fixes statistics, at no loss (docs/training.md)
 _ACCEPTED = {
-    "lr_ratio": (lambda v: is_number(v) and v > 0, "a number above 0"),
+    "lr_ratio": (lambda v: v == "auto" or (is_number(v) and v > 0), "a number above 0, or auto"),
     "backbone_lr_ratio": (lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1"),
     "freeze_epochs": (
         lambda v: is_number(v) and v >= 0 and (v < 1 or v == int(v)),
@@ -23,7 +26,12 @@ _ACCEPTED = {
     "ema_share": (lambda v: is_number(v) and 0 <= v <= 0.5, "a share of the training so far from 0 to 0.5"),
 }
 RANDOM, IMAGENET = "random weights", "ImageNet weights"  # from which a backbone starts under a random neck and head
-DEFAULTS = {start: {"min_updates": 1000} for start in (RANDOM, IMAGENET)}  # docs/training.md has what was measured
+GRAFTED = "grafted"  # under a trained neck and head
+DEFAULTS = {  # docs/training.md has what was measured
+    RANDOM: {"min_updates": FEW_UPDATES},
+    IMAGENET: {"min_updates": FEW_UPDATES},
+    GRAFTED: {"lr_ratio": "auto"},
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,8 @@ class Recipe:
     """How one training differs from Ultralytics' own.
 
     Attributes:
-        lr_ratio (float): Learning rate relative to the one that Ultralytics chooses or is given, above 0.
+        lr_ratio (float | str): Learning rate relative to the one that Ultralytics chooses or is given, above 0; `auto`
+            for one that keeps what a graft knows.
         backbone_lr_ratio (float): Learning rate of the backbone relative to that of neck and head, 0 to 1.
         freeze_epochs (float): Epochs at the start in which the backbone does not learn, or their share below 1.
         freeze_bn (bool | str): Whether the statistics of the backbone's BatchNorm stay as they are; `auto` for small
@@ -47,7 +56,7 @@ class Recipe:
         whose length grows with the training: https://arxiv.org/abs/2312.02696, section 3.1.
     """
 
-    lr_ratio: float = 1.0
+    lr_ratio: float | str = 1.0
     backbone_lr_ratio: float = 1.0
     freeze_epochs: float = 0
     freeze_bn: bool | str = False
@@ -67,6 +76,17 @@ class Recipe:
     def decided(self, batch: int) -> "Recipe":
         """Return the recipe for batches of so many pictures per device; below 1 where Ultralytics finds it later."""
         return replace(self, freeze_bn=1 <= batch <= SMALL_BATCH) if self.freeze_bn == "auto" else self
+
+    def rate(self, confidence: float, updates: float) -> float:
+        """Return the learning rate relative to Ultralytics'.
+
+        Args:
+            confidence (float): How sure a graft's donor is of what the pictures show, 0 to 1; 0 where nothing is known.
+            updates (float): Updates of the weights in the whole training.
+        """
+        if self.lr_ratio != "auto":
+            return self.lr_ratio
+        return KEEPING if confidence >= SURE and updates < FEW_UPDATES else 1.0
 
     def is_frozen(self, epoch: int, epochs: int) -> bool:
         """Return whether the backbone does not learn in an epoch, counted from 0, of `epochs`."""

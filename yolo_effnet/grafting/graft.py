@@ -12,6 +12,7 @@ from ultralytics.utils import LOGGER
 
 from yolo_effnet.grafting.anatomy import Anatomy, anatomy
 from yolo_effnet.grafting.backbone import Backbone, fill, load_backbone
+from yolo_effnet.grafting.confidence import confidence
 from yolo_effnet.grafting.donor import Donor, load_donor
 from yolo_effnet.grafting.match import match as match_features
 from yolo_effnet.grafting.pictures import Pictures, find
@@ -115,7 +116,8 @@ def graft(
 
     Returns:
         (YOLO): The grafted model. Its `model.yaml` builds it without donor and pictures, and has a record under
-            `graft`: what it is made of, and R2 of each solved convolution on pictures it was not solved on.
+            `graft`: what it is made of, how sure the donor is of the pictures, and R2 of each solved convolution on
+            pictures it was not solved on.
 
     Raises:
         ValueError: If donor, backbone, pictures, output or a number is not what it has to be.
@@ -144,8 +146,10 @@ def graft(
     model.to(device).eval()
     record = {
         "donor": giver.name, "backbone": taker.name, "pictures": len(pictures), "imgsz": imgsz, "seed": seed,
+        "confidence": round(confidence(giver, pictures, device), 3),
         "fit": solve(giver, model, seams, pictures, device),
     }  # fmt: skip
+    LOGGER.info(f"{giver.name} has a confidence of {record['confidence']} in what these pictures show")
     if match:
         record["match"] = match
         errors = match_features(giver, model, parts, pictures, match, seed, device, bool(activation))

@@ -1,6 +1,7 @@
 """The recipe of `yolo_effnet.recipe` in one of Ultralytics' trainers."""
 
 import functools
+import math
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,7 @@ from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 
 from yolo_effnet.nn.backbone import BackboneRow
 from yolo_effnet.nn.settings import set_drop_path
-from yolo_effnet.recipe import ARGUMENTS, DEFAULTS, Recipe
+from yolo_effnet.recipe import ARGUMENTS, DEFAULTS, GRAFTED, Recipe
 from yolo_effnet.wrapping import once
 
 
@@ -88,10 +89,15 @@ class _Applied:
         def wrapper(*args, **kwargs):
             optimizer = build(*args, **kwargs)
             rate = optimizer.param_groups[-1]["lr"]
-            if (ratio := self.recipe.lr_ratio) != 1:
+            graft = self.model.yaml.get("graft") if self.start == GRAFTED else None
+            sure = (graft or {}).get("confidence", 0)
+            self.trainer.args.lr_ratio = ratio = self.recipe.rate(sure, kwargs.get("iterations", math.inf))
+            if ratio != 1:
                 for group in optimizer.param_groups:
                     group["lr"] *= ratio
-                self.is_new("rate", ratio, f"learning rate {ratio:g} x {rate:g}")
+                because = f": the donor's confidence in these pictures was {sure}"
+                why = because if self.recipe.lr_ratio == "auto" else ""
+                self.is_new("rate", ratio, f"learning rate {ratio:g} x {rate:g}{why}")
                 rate *= ratio
             if (ratio := self.recipe.backbone_lr_ratio) != 1:
                 _split(optimizer, self.rows, ratio)

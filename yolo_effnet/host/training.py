@@ -14,7 +14,7 @@ from ultralytics.utils.checks import check_imgsz
 from yolo_effnet.host import recipe
 from yolo_effnet.host.int8 import float_rows_of
 from yolo_effnet.nn.backbone import backbone_rows, random_tensors
-from yolo_effnet.recipe import IMAGENET, RANDOM
+from yolo_effnet.recipe import GRAFTED, IMAGENET, RANDOM
 from yolo_effnet.weights.loading import backbone_of, follow, load_backbone_weights, named
 from yolo_effnet.weights.sources import WeightsUnavailableError
 from yolo_effnet.wrapping import once
@@ -156,7 +156,7 @@ def load_into(trainer, grafted: bool = False) -> None:
     trained = any(row.trained for row in rows)
     start = RANDOM if is_random else "trained before" if trained else IMAGENET
     if config.get("graft") and not (is_random or trained):
-        start = "grafted"
+        start = GRAFTED
     recipe.apply(trainer, model, rows, start)
     for row in rows:
         row.random, row.trained = 0, True  # from here on it learns

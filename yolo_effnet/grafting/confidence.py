@@ -1,0 +1,30 @@
+"""How sure a donor is of what pictures show, which says how much of it a training has to keep."""
+
+import torch
+
+from yolo_effnet.grafting.anatomy import sources
+from yolo_effnet.grafting.donor import Donor
+from yolo_effnet.grafting.pictures import Pictures
+from yolo_effnet.grafting.seams import run
+
+
+@torch.no_grad()
+def confidence(donor: Donor, pictures: Pictures, device) -> float:
+    """Return the highest score that a donor gives to any class in a picture, 0 to 1, the mean over pictures.
+
+    A detector of COCO has 0.8 on photographs of what COCO shows, and 0.1 on blood cells.
+
+    Args:
+        donor (Donor): Trained detector.
+        pictures (Pictures): Pictures without labels.
+        device (torch.device): Where the donor is.
+    """
+    head = donor.head
+    rows = sources(head)
+    branches = getattr(head, "one2one_cv3", None) or head.cv3
+    scores = []
+    for x in pictures.batches(4):
+        outputs = run(donor.model, x.to(device), max(rows))
+        highest = [branch(outputs[row]).amax((1, 2, 3)) for branch, row in zip(branches, rows, strict=True)]
+        scores.append(torch.stack(highest).amax(0).sigmoid())
+    return float(torch.cat(scores).mean())

@@ -18,7 +18,7 @@ from ultralytics.utils import DEFAULT_CFG
 
 import yolo_effnet
 from yolo_effnet import cli
-from yolo_effnet.grafting.pictures import find
+from yolo_effnet.grafting.pictures import Pictures, find
 
 
 def checkpoint(name: str, folder, names=()) -> str:
@@ -120,6 +120,11 @@ def test_every_task_pyramid_and_series(donor, backbone, images, tmp_path):
     giver = checkpoint(donor, tmp_path)
     grafted = yolo_effnet.graft(giver, backbone, images, **{**QUICK, "number": 2})
     assert torch.isfinite(output(grafted.model, torch.rand(1, 3, 64, 64))).all()
+    model = YOLO(giver).model
+    found = output(model, next(Pictures(find(images, 2), 64).batches()))
+    head = model.model[-1]
+    scores = found[:, :, 4] if getattr(head, "end2end", False) else found[:, 4 : 4 + head.nc].amax(1)
+    assert grafted.model.yaml["graft"]["confidence"] == pytest.approx(float(scores.amax(1).mean()), abs=1e-3)
     assert type(grafted.model.model[-1]) is type(YOLO(giver).model.model[-1])
     grafted.model.fuse(verbose=False)
     assert not any(isinstance(m, Conv) and hasattr(m, "bn") for m in grafted.model.modules())

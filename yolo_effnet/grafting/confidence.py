@@ -21,7 +21,7 @@ def confidence(donor: Donor, pictures: Pictures, device) -> float:
     """
     head = donor.head
     rows = sources(head)
-    branches = getattr(head, "one2one_cv3", None) or head.cv3
+    branches = head.one2one_cv3 if getattr(head, "end2end", False) else head.cv3
     scores = []
     for x in pictures.batches(4):
         outputs = run(donor.model, x.to(device), max(rows))

@@ -162,7 +162,7 @@ def test_an_argument_grafts_as_training_starts(images, weights, tmp_path, caplog
     torch.testing.assert_close(seen["model.21.cv2.0.2.weight"], giver["model.22.cv2.0.2.weight"])
     if hasattr(taken, "_remap_cls_by_names"):  # in newer releases of Ultralytics
         torch.testing.assert_close(seen["model.21.cv3.0.2.weight"][1], giver["model.22.cv3.0.2.weight"][5])
-    assert model.trainer.args.nbs == 64
+    assert model.trainer.args.nbs == 16
     (tmp_path / "yolov8n.pt").unlink()
     (model.trainer.save_dir / "grafted.pt").unlink()
     caplog.clear()

@@ -30,7 +30,7 @@ GRAFTED = "grafted"  # under a trained neck and head
 DEFAULTS = {  # docs/training.md has what was measured
     RANDOM: {"min_updates": FEW_UPDATES},
     IMAGENET: {"min_updates": FEW_UPDATES},
-    GRAFTED: {"lr_ratio": "auto"},
+    GRAFTED: {"min_updates": FEW_UPDATES, "lr_ratio": "auto"},
 }
 
 

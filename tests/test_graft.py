@@ -170,8 +170,12 @@ def test_an_argument_grafts_as_training_starts(images, weights, tmp_path, caplog
     assert not any(word in caplog.text for word in ("R2", "ImageNet", "Neck and head"))
 
 
+OWN = {"optimizer": "AdamW", "lr0": 0.01}
+
+
 @pytest.mark.parametrize(
-    ("score", "asked", "expected"), [(9, {}, 0.25), (-9, {}, 1), (9, {"lr_ratio": 0.5}, 0.5), (9, {"epochs": 2000}, 1)]
+    ("score", "asked", "expected"),
+    [(9, {}, 0.25), (-9, {}, 1), (9, {"lr_ratio": 0.5}, 0.5), (9, {"epochs": 2000}, 1), (9, OWN, 1)],
 )
 def test_a_small_training_keeps_what_the_donor_knows(score, asked, expected, images, weights, tmp_path, caplog):
     """The score is that of class 3 anywhere, before the sigmoid."""
@@ -182,22 +186,23 @@ def test_a_small_training_keeps_what_the_donor_knows(score, asked, expected, ima
         branch[-1].bias.data[:] = -20
         branch[-1].bias.data[3] = score
     torch.save(giver, donor)
-    rates = []
+    seen = []
 
     def note(trainer):
-        rates.extend(group["initial_lr"] for group in trainer.optimizer.param_groups)
+        ultralytics = asked.get("lr0", round(0.002 * 5 / (4 + trainer.data["nc"]), 6))
+        seen.extend((group["initial_lr"], ultralytics) for group in trainer.optimizer.param_groups)
         raise KeyboardInterrupt
 
     model = YOLO("yolov8-effb0.yaml")
     model.add_callback("on_train_start", note)
-    arguments = {**TRAINING, "optimizer": "AdamW", "lr0": 0.01, "nbs": 4, "backbone_weights": weights, "epochs": 1}
+    arguments = {**TRAINING, "nbs": 4, "backbone_weights": weights, "epochs": 1, **asked}
     with pytest.raises(KeyboardInterrupt):
-        model.train(graft=donor, data=images, project=tmp_path, **{**arguments, **asked})
-    assert set(rates) == {0.01 * expected}
+        model.train(graft=donor, data=images, project=tmp_path, **arguments)
+    assert all(rate == expected * ultralytics for rate, ultralytics in seen)
     assert model.trainer.args.lr_ratio == expected
     record = YOLO(model.trainer.save_dir / "grafted.pt").model.yaml["graft"]
     assert record["confidence"] == pytest.approx(1 / (1 + np.exp(-score)), abs=1e-3)
-    why = f"learning rate 0.25 x 0.01: the donor's confidence in these pictures was {record['confidence']}"
+    why = f"learning rate 0.25 x {seen[0][1]:g}: the donor's confidence in these pictures was {record['confidence']}"
     assert (why in caplog.text) == (expected == 0.25)
 
 

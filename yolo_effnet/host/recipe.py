@@ -90,7 +90,8 @@ class _Applied:
             optimizer = build(*args, **kwargs)
             rate = optimizer.param_groups[-1]["lr"]
             graft = self.model.yaml.get("graft") if self.start == GRAFTED else None
-            sure = (graft or {}).get("confidence", 0)
+            chosen = self.trainer.args.optimizer == "auto"  # and the rate not a number of the user's
+            sure = (graft or {}).get("confidence", 0) if chosen else 0
             self.trainer.args.lr_ratio = ratio = self.recipe.rate(sure, kwargs.get("iterations", math.inf))
             if ratio != 1:
                 for group in optimizer.param_groups:

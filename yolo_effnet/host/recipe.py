@@ -2,6 +2,7 @@
 
 import functools
 import math
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -82,23 +83,29 @@ class _Applied:
         self.said[what] = state
         return new
 
+    def settle_rate(self, updates: float) -> None:
+        """Put a number in place of `lr_ratio=auto`, by the updates of the weights in the whole training."""
+        graft = self.model.yaml.get("graft") if self.start == GRAFTED else None
+        chosen = self.trainer.args.optimizer == "auto"  # and the rate not a number of the user's
+        confidence = (graft or {}).get("confidence", 0) if chosen else 0
+        self.trainer.args.lr_ratio = ratio = self.recipe.rate(confidence, updates)
+        self.recipe = replace(self.recipe, lr_ratio=ratio)
+        if ratio != 1:
+            self.is_new("auto", ratio, f"the donor's confidence in these pictures was {confidence}, and is kept")
+
     def build_optimizer(self, build):
         """Return Ultralytics' method, whose optimizer has the recipe's rates, and groups for the backbone."""
 
         @functools.wraps(build)
         def wrapper(*args, **kwargs):
+            if self.recipe.lr_ratio == "auto":
+                self.settle_rate(kwargs.get("iterations", math.inf))
             optimizer = build(*args, **kwargs)
             rate = optimizer.param_groups[-1]["lr"]
-            graft = self.model.yaml.get("graft") if self.start == GRAFTED else None
-            chosen = self.trainer.args.optimizer == "auto"  # and the rate not a number of the user's
-            sure = (graft or {}).get("confidence", 0) if chosen else 0
-            self.trainer.args.lr_ratio = ratio = self.recipe.rate(sure, kwargs.get("iterations", math.inf))
-            if ratio != 1:
+            if (ratio := self.recipe.lr_ratio) != 1:
                 for group in optimizer.param_groups:
                     group["lr"] *= ratio
-                because = f": the donor's confidence in these pictures was {sure}"
-                why = because if self.recipe.lr_ratio == "auto" else ""
-                self.is_new("rate", ratio, f"learning rate {ratio:g} x {rate:g}{why}")
+                self.is_new("rate", ratio, f"learning rate {ratio:g} x {rate:g}")
                 rate *= ratio
             if (ratio := self.recipe.backbone_lr_ratio) != 1:
                 _split(optimizer, self.rows, ratio)

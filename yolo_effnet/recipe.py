@@ -10,7 +10,7 @@ FULL_SIZE = 0.2  # of the epochs at the end, at full size
 MOST_DECAY = 0.9999  # of an average of weights, as Ultralytics has it
 SMALLEST_NBS = 16  # pictures to an update of the weights, to which `min_updates` goes down
 FEW_UPDATES = 1000  # of the weights: a small training
-SURE = 0.65  # confidence of a graft's donor in what it knows: it has 0.75 there and more, and at most 0.6 elsewhere
+SURE = 0.5  # confidence of a graft's donor in pictures of what it knows (docs/training.md)
 KEEPING = 0.25  # learning rate, relative to Ultralytics', with which a small training keeps what was known
 SMALL_BATCH = 2  # pictures per device, up to which `freeze_bn=auto` fixes statistics, at no loss (docs/training.md)
 _ACCEPTED = {

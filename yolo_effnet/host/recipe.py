@@ -91,7 +91,8 @@ class _Applied:
         self.trainer.args.lr_ratio = ratio = self.recipe.rate(confidence, updates)
         self.recipe = replace(self.recipe, lr_ratio=ratio)
         if ratio != 1:
-            self.is_new("auto", ratio, f"the donor's confidence in these pictures was {confidence}, and is kept")
+            text = "the donor's confidence in these pictures was {}: lr_ratio={:g} keeps what it knows"
+            self.is_new("auto", ratio, text.format(confidence, ratio))
 
     def build_optimizer(self, build):
         """Return Ultralytics' method, whose optimizer has the recipe's rates, and groups for the backbone."""

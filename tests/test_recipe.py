@@ -49,6 +49,12 @@ def test_small_data_sets_update_more_often(nbs, batch, images, expected):
     assert Recipe().nominal_batch(nbs, batch, images, 25) == nbs
 
 
+def test_a_small_training_keeps_what_a_sure_donor_knows():
+    auto = Recipe(lr_ratio="auto")
+    assert [auto.rate(0.49, 100), auto.rate(0.5, 100), auto.rate(0.9, 999), auto.rate(0.9, 1000)] == [1, 0.25, 0.25, 1]
+    assert Recipe(lr_ratio=0.5).rate(0.9, 100) == 0.5
+
+
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.5])
 def test_the_age_of_an_average_is_a_share_of_the_training(share):
     recipe = Recipe(ema_share=share)

@@ -2,10 +2,9 @@
 
 import torch
 
-from yolo_effnet.grafting.anatomy import sources
 from yolo_effnet.grafting.donor import Donor
 from yolo_effnet.grafting.pictures import Pictures
-from yolo_effnet.grafting.seams import run
+from yolo_effnet.grafting.seams import head_inputs
 
 
 @torch.no_grad()
@@ -20,11 +19,10 @@ def confidence(donor: Donor, pictures: Pictures, device) -> float:
         device (torch.device): Where the donor is.
     """
     head = donor.head
-    rows = sources(head)
     branches = head.one2one_cv3 if getattr(head, "end2end", False) else head.cv3
     scores = []
     for x in pictures.batches(4):
-        outputs = run(donor.model, x.to(device), max(rows))
-        highest = [branch(outputs[row]).amax((1, 2, 3)) for branch, row in zip(branches, rows, strict=True)]
+        maps = head_inputs(donor.model, x.to(device))
+        highest = [branch(y).amax((1, 2, 3)) for branch, y in zip(branches, maps, strict=True)]
         scores.append(torch.stack(highest).amax(0).sigmoid())
     return float(torch.cat(scores).mean())

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from ultralytics.utils import LOGGER, TQDM
 
-from yolo_effnet.grafting.anatomy import Anatomy, sources
+from yolo_effnet.grafting.anatomy import Anatomy
 from yolo_effnet.grafting.donor import Donor
 from yolo_effnet.grafting.pictures import Pictures
-from yolo_effnet.grafting.seams import run
+from yolo_effnet.grafting.seams import head_inputs
 
 _RATE, _BACKBONE_RATE = 5e-4, 1e-4
 _WARM_UP, _BATCH = 20, 8  # steps, pictures
@@ -19,9 +19,7 @@ _WARM_UP, _BATCH = 20, 8  # steps, pictures
 def _to_match(model: nn.Module, x: torch.Tensor, head_too: bool) -> list[torch.Tensor]:
     """Return the inputs of the head for images `x`, and with `head_too` also what its branches make of them."""
     head = model.model[-1]
-    rows = sources(head)
-    outputs = run(model, x, max(rows))
-    maps = [outputs[row] for row in rows]
+    maps = head_inputs(model, x)
     branches = [m for m in head.children() if isinstance(m, nn.ModuleList) and len(m) == len(maps)] if head_too else []
     return maps + [module(x) for branch in branches for module, x in zip(branch, maps, strict=True)]
 

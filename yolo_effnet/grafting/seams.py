@@ -48,6 +48,13 @@ def run(model: nn.Module, x: torch.Tensor, last: int) -> dict[int, torch.Tensor]
     return outputs
 
 
+def head_inputs(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    """Return the maps that the head of a model takes for images `x`, `(B, C, H, W)` in [0, 1]."""
+    rows = sources(model.model[-1])
+    outputs = run(model, x, max(rows))
+    return [outputs[row] for row in rows]
+
+
 @contextmanager
 def watched(module: nn.Module, inputs: dict, outputs: dict, key) -> Iterator[None]:
     """Note the last input and output of a module under `key` while the `with` block runs."""

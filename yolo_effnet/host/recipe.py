@@ -85,9 +85,8 @@ class _Applied:
 
     def settle_rate(self, updates: float) -> None:
         """Put a number in place of `lr_ratio=auto`, by the updates of the weights in the whole training."""
-        graft = self.model.yaml.get("graft") if self.start == GRAFTED else None
         chosen = self.trainer.args.optimizer == "auto"  # and the rate not a number of the user's
-        confidence = (graft or {}).get("confidence", 0) if chosen else 0
+        confidence = self.model.yaml["graft"].get("confidence", 0) if chosen and self.start == GRAFTED else 0
         self.trainer.args.lr_ratio = ratio = self.recipe.rate(confidence, updates)
         self.recipe = replace(self.recipe, lr_ratio=ratio)
         if ratio != 1:

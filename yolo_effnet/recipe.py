@@ -10,7 +10,7 @@ FULL_SIZE = 0.2  # of the epochs at the end, at full size
 MOST_DECAY = 0.9999  # of an average of weights, as Ultralytics has it
 SMALLEST_NBS = 16  # pictures to an update of the weights, to which `min_updates` goes down
 FEW_UPDATES = 1000  # of the weights: a small training
-SURE = 0.5  # confidence of a graft's donor in pictures of what it knows (docs/training.md)
+SURE = 0.3  # confidence of a graft's donor in pictures of what it knows (docs/training.md)
 KEEPING = 0.25  # learning rate, relative to Ultralytics', with which a small training keeps what was known
 SMALL_BATCH = 2  # pictures per device, up to which `freeze_bn=auto` fixes statistics, at no loss (docs/training.md)
 _ACCEPTED = {
@@ -77,17 +77,6 @@ class Recipe:
         """Return the recipe for batches of so many pictures per device; below 1 where Ultralytics finds it later."""
         return replace(self, freeze_bn=1 <= batch <= SMALL_BATCH) if self.freeze_bn == "auto" else self
 
-    def rate(self, confidence: float, updates: float) -> float:
-        """Return the learning rate relative to Ultralytics'.
-
-        Args:
-            confidence (float): How sure a graft's donor is of what the pictures show, 0 to 1; 0 where nothing is known.
-            updates (float): Updates of the weights in the whole training.
-        """
-        if self.lr_ratio != "auto":
-            return self.lr_ratio
-        return KEEPING if confidence >= SURE and updates < FEW_UPDATES else 1.0
-
     def is_frozen(self, epoch: int, epochs: int) -> bool:
         """Return whether the backbone does not learn in an epoch, counted from 0, of `epochs`."""
         share = self.freeze_epochs * epochs if self.freeze_epochs < 1 else self.freeze_epochs
@@ -125,6 +114,16 @@ class Recipe:
     def ema_decay(self, update: int) -> float:
         """Return how much of the average of weights an update, counted from 1, leaves; 0 to `MOST_DECAY`."""
         return min((1 - 1 / update) ** (1 / self.ema_share - 1), MOST_DECAY) if self.ema_share else 0.0
+
+
+def keeping_rate(confidence: float, updates: float) -> float:
+    """Return the learning rate, relative to Ultralytics', that `lr_ratio=auto` stands for.
+
+    Args:
+        confidence (float): How sure a graft's donor is of what the pictures show, 0 to 1; 0 where nothing is known.
+        updates (float): Updates of the weights in the whole training.
+    """
+    return KEEPING if confidence >= SURE and updates < FEW_UPDATES else 1.0
 
 
 ARGUMENTS = tuple(field.name for field in fields(Recipe))

@@ -11,7 +11,7 @@ from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 
 from yolo_effnet.nn.backbone import BackboneRow
 from yolo_effnet.nn.settings import set_drop_path
-from yolo_effnet.recipe import ARGUMENTS, DEFAULTS, GRAFTED, Recipe
+from yolo_effnet.recipe import ARGUMENTS, DEFAULTS, GRAFTED, Recipe, keeping_rate
 from yolo_effnet.wrapping import once
 
 
@@ -87,7 +87,7 @@ class _Applied:
         """Put a number in place of `lr_ratio=auto`, by the updates of the weights in the whole training."""
         chosen = self.trainer.args.optimizer == "auto"  # and the rate not a number of the user's
         confidence = self.model.yaml["graft"].get("confidence", 0) if chosen and self.start == GRAFTED else 0
-        self.trainer.args.lr_ratio = ratio = self.recipe.rate(confidence, updates)
+        self.trainer.args.lr_ratio = ratio = keeping_rate(confidence, updates)
         self.recipe = replace(self.recipe, lr_ratio=ratio)
         if ratio != 1:
             text = "the donor's confidence in these pictures was {}: lr_ratio={:g} keeps what it knows"

@@ -171,9 +171,10 @@ def test_onnx_runtime_computes_all_of_it_in_int8(exported, learned, tmp_path):
     assert kinds["QLinearConv"] > 100
     assert kinds["QLinearGlobalAveragePool"] == 16
     assert kinds["QLinearMul"] > 80
-    assert not kinds.keys() & {"Conv", "FusedConv", "ReduceMean"}
+    assert not kinds.keys() & {"FusedConv", "ReduceMean"}
+    assert kinds["Conv"] == 1  # the mean of the distribution of an edge
     scales = [i for i in onnx.load(file).graph.initializer if i.name.endswith("conv.weight_scale")]
-    assert len(scales) > 80
+    assert len(scales) > 70
     assert all(len(scale.dims) == 1 for scale in scales)  # one for each channel
     options = {**QUICK, "batch": 1, "rect": False}
     expected = YOLO(learned[0]).val(data=learned[1], **options).box.map
@@ -191,7 +192,8 @@ def test_first_rows_in_float(exported, tmp_path):
     nodes = onnx.load(exported(float_rows=3)).graph.node
     rows = {int8.row_of(node.name) for node in nodes if node.op_type == "QuantizeLinear" and "weight" not in node.name}
     assert min(row for row in rows if row is not None) in (2, 3)  # what row 3 takes may be called by row 2
-    assert {int8.row_of(n.name) for n in nodes if n.op_type == "Conv" and "Dequant" not in n.input[0]} == {0, 1, 2}
+    floats = {n.name for n in nodes if n.op_type == "Conv" and "Dequant" not in n.input[0]}
+    assert {int8.row_of(name) for name in floats if "/dfl/" not in name} == {0, 1, 2}
 
 
 def test_first_rows_in_float_in_openvino(exported, tmp_path, monkeypatch):

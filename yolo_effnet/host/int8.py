@@ -37,6 +37,7 @@ def _floats(nodes, float_rows: int) -> list[str]:
             node.op_type in _INT8
             and row >= float_rows
             and (row < head or node.op_type in _WEIGHTED or "/act/" in node.name)
+            and "/dfl/" not in node.name  # the mean of a distribution, which rounds an edge by 0.06 of a cell
         )
 
     return [node.name for node in nodes if not is_int8(node)]

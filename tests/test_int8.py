@@ -213,6 +213,31 @@ def test_first_rows_in_float_in_openvino(exported, tmp_path, monkeypatch):
     assert not rows(classifier.export(format="openvino", imgsz=64, int8=True, data=data, float_rows=3)).keys() & {0, 1}
 
 
+def test_litert_decodes_boxes_in_float(exported, learned):
+    pytest.importorskip("litert_torch")
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+
+    def layers(file):
+        """Return name and type of what each operator of a file gives."""
+        network = interpreter.Interpreter(file)
+        network.allocate_tensors()
+        tensors = {tensor["index"]: tensor for tensor in network.get_tensor_details()}
+        given = [tensors[op["outputs"][0]] for op in network._get_ops_details() if op["op_name"] != "DELEGATE"]
+        return [(tensor["name"], tensor["dtype"]) for tensor in given]
+
+    file = exported("litert")
+    kinds = layers(file)
+    decoding = [kind for name, kind in kinds if "Detect_21;" in name or "DFL" in name]
+    assert len(decoding) > 10
+    assert set(decoding) == {np.float32}
+    assert sum(kind == np.int8 and "Conv2d" in name for name, kind in kinds) > 100
+    options = {**QUICK, "batch": 1, "rect": False}
+    expected = YOLO(learned[0]).val(data=learned[1], **options).box.map
+    assert YOLO(file, task="detect").val(data=learned[1], **options).box.map > expected - 0.05
+    first = [kind for name, kind in layers(exported("litert", float_rows=1)) if "EfficientNetStem_0" in name]
+    assert np.float32 in first
+
+
 @pytest.mark.usefixtures("_trains_in_int8")
 def test_first_rows_in_float_in_training(learned, tmp_path):
     model = YOLO(learned[0])
@@ -227,7 +252,7 @@ def test_first_rows_in_float_in_training(learned, tmp_path):
         ({"format": "onnx", "int8": True, "float_rows": -1}, "float_rows must be a number of rows at the start"),
         (
             {"format": "torchscript", "float_rows": 2},
-            "float_rows=2 is for format=onnx and openvino with int8=True, not for",
+            "float_rows=2 is for format=onnx, openvino, litert with int8=True, not for",
         ),
         ({"format": "onnx", "float_rows": 2}, "not for format=onnx with int8=False; for others train with quantize=8"),
     ],

@@ -1,4 +1,4 @@
-"""Exports to int8 of models with a backbone of ours, so that ONNX Runtime computes them in int8 throughout."""
+"""Exports to int8 of models with a backbone of ours: what is in int8, and what stays in float."""
 
 import functools
 import re
@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from typing import NamedTuple
+
+from ultralytics.utils.checks import check_requirements
 
 from yolo_effnet.checks import check_values
 from yolo_effnet.nn.backbone import backbone_rows
@@ -17,6 +19,9 @@ _WEIGHTED = ("Conv", "Gemm", "MatMul")
 _INT8 = (
     *_WEIGHTED, "Sigmoid", "Mul", "Add", "Concat", "Resize", "MaxPool", "Split", "GlobalAveragePool", "Clip", "Relu",
 )  # fmt: skip
+# Operators of LiteRT that decode boxes: what the head does outside its layers, the mean of the distribution of an edge,
+# and what follows the model.
+_DECODING = r"modules\.head\.\w+;|block\.DFL_|_NormalizeCoords;|serving_default_output"
 
 
 def row_of(name: str) -> int | None:
@@ -136,15 +141,41 @@ def _but_for(quantize: Callable, float_rows: int) -> Callable:
     return wrapper
 
 
+def _decoding_in_float(static_recipe: Callable, float_rows: int) -> Callable:
+    """Return the function that names what LiteRT's quantizer does, which leaves the decoding of boxes in float.
+
+    Ultralytics quantizes it too, and then an edge is at one of 256 places of the picture.
+
+    Args:
+        static_recipe (Callable): The function for weights and activations in int8.
+        float_rows (int): Rows at the start of the model that stay in float too.
+    """
+
+    @functools.wraps(static_recipe)
+    def wrapper(*args, **kwargs):
+        from ai_edge_quantizer import qtyping, recipe, recipe_manager
+
+        manager = recipe_manager.RecipeManager()
+        manager.load_quantization_recipe(static_recipe(*args, **kwargs))
+        rows = [rf"nn\.tasks\.\w+/[\w.]+_{row}[/;]" for row in range(float_rows)]
+        for scope in (_DECODING, *rows):
+            every, none = qtyping.TFLOperationName.ALL_SUPPORTED, recipe.AlgorithmName.NO_QUANTIZE
+            manager.add_quantization_config(regex=scope, operation_name=every, algorithm_key=none)
+        return manager.get_quantization_recipe()
+
+    return wrapper
+
+
 class _Change(NamedTuple):
     """A function of a library that does something else inside a function of Ultralytics.
 
     Attributes:
         format (str): Format of the export, and module of `ultralytics.utils.export`.
         convert (str): Its function, which converts.
-        library (str): The library, which Ultralytics may install just before.
+        library (str): The module of a library that has `quantize`; Ultralytics may install it just before.
         quantize (str): Its function, which `convert` calls.
         wrap (Callable): What takes that function and `float_rows`, and returns what takes its place.
+        requirement (str): The library, where Ultralytics installs it not before but in `convert`.
     """
 
     format: str
@@ -152,6 +183,7 @@ class _Change(NamedTuple):
     library: str
     quantize: str
     wrap: Callable
+    requirement: str = ""
 
     def inside(self, convert: Callable, float_rows: int) -> Callable:
         """Return the function of Ultralytics inside which the change is in force."""
@@ -159,6 +191,8 @@ class _Change(NamedTuple):
         @functools.wraps(convert)
         def wrapper(*args, **kwargs):
             wrap = functools.partial(self.wrap, float_rows=float_rows)
+            if self.requirement:
+                check_requirements(self.requirement)
             with _patched(import_module(self.library), self.quantize, wrap):
                 return convert(*args, **kwargs)
 
@@ -168,7 +202,11 @@ class _Change(NamedTuple):
 _CHANGES = (
     _Change("onnx", "onnx_int8_quantize", "onnxruntime.quantization", "quantize_static", _throughout),
     _Change("openvino", "torch2openvino", "nncf", "quantize", _but_for),
-)
+    _Change(
+        "litert", "torch2litert", "ai_edge_quantizer.recipe", "static_wi8_ai8", _decoding_in_float,
+        "ai-edge-quantizer>=0.10.0",
+    ),
+)  # fmt: skip
 _MIXED = [change.format for change in _CHANGES]  # of which some rows can stay in float
 
 
@@ -185,7 +223,7 @@ def _wrap_call(call):
         rows, form = getattr(self.args, "float_rows", None), str(self.args.format).lower()
         if rows and (form not in _MIXED or not _is_int8(self.args)):
             raise ValueError(
-                f"float_rows={rows} is for format={' and '.join(_MIXED)} with int8=True, not for format={form} with "
+                f"float_rows={rows} is for format={', '.join(_MIXED)} with int8=True, not for format={form} with "
                 f"int8={_is_int8(self.args)}; for others train with quantize=8 float_rows={rows}"
             )
         return call(self, *args, **kwargs)
@@ -212,4 +250,5 @@ def wrap_exporter(exporter_class) -> None:
     """Have Ultralytics' `Exporter` export models of ours to int8 as this module does."""
     wraps = {f"export_{change.format}": functools.partial(_wrap_export, change=change) for change in _CHANGES}
     for name, wrap in {"__call__": _wrap_call, **wraps}.items():
-        setattr(exporter_class, name, once(getattr(exporter_class, name), wrap))
+        if hasattr(exporter_class, name):  # older releases have no LiteRT
+            setattr(exporter_class, name, once(getattr(exporter_class, name), wrap))

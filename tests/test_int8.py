@@ -14,7 +14,8 @@ from ultralytics import YOLO
 from ultralytics.utils import torch_utils
 
 import yolo_effnet
-from yolo_effnet.host import int8, quantization
+from yolo_effnet.host import quantization
+from yolo_effnet.host.int8_libraries import row_of
 from yolo_effnet.nn.blocks import SqueezeExcite
 from yolo_effnet.nn.layers import DropPath
 
@@ -190,10 +191,10 @@ def test_int8_of_a_model_without_our_backbone_is_ultralytics_own(learned, tmp_pa
 
 def test_first_rows_in_float(exported, tmp_path):
     nodes = onnx.load(exported(float_rows=3)).graph.node
-    rows = {int8.row_of(node.name) for node in nodes if node.op_type == "QuantizeLinear" and "weight" not in node.name}
+    rows = {row_of(node.name) for node in nodes if node.op_type == "QuantizeLinear" and "weight" not in node.name}
     assert min(row for row in rows if row is not None) in (2, 3)  # what row 3 takes may be called by row 2
     floats = {n.name for n in nodes if n.op_type == "Conv" and "Dequant" not in n.input[0]}
-    assert {int8.row_of(name) for name in floats if "/dfl/" not in name} == {0, 1, 2}
+    assert {row_of(name) for name in floats if "/dfl/" not in name} == {0, 1, 2}
 
 
 def test_first_rows_in_float_in_openvino(exported, tmp_path, monkeypatch):
@@ -203,7 +204,7 @@ def test_first_rows_in_float_in_openvino(exported, tmp_path, monkeypatch):
     def rows(folder):
         model = openvino.Core().read_model(next(Path(folder).glob("*.xml")))
         names = [op.get_friendly_name() for op in model.get_ordered_ops() if op.get_type_name() == "FakeQuantize"]
-        return Counter(map(int8.row_of, names))
+        return Counter(map(row_of, names))
 
     assert {0, 1} <= rows(exported("openvino")).keys()
     assert not rows(exported("openvino", float_rows=3)).keys() & {0, 1}

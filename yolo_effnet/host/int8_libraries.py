@@ -1,0 +1,126 @@
+"""What the libraries that quantize exported models are told for models with a backbone of ours."""
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+# Operators that ONNX Runtime has kernels in int8 for, or folds into one that has.
+_WEIGHTED = ("Conv", "Gemm", "MatMul")
+_INT8 = (
+    *_WEIGHTED, "Sigmoid", "Mul", "Add", "Concat", "Resize", "MaxPool", "Split", "GlobalAveragePool", "Clip", "Relu",
+)  # fmt: skip
+# Operators of LiteRT that decode boxes: what the head does outside its layers, the mean of the distribution of an edge,
+# and what follows the model.
+_DECODING = r"modules\.head\.\w+;|block\.DFL_|_NormalizeCoords;|serving_default_output"
+
+
+def row_of(name: str) -> int | None:
+    """Return the row of the model that a node of an exported graph belongs to, by its name."""
+    found = re.search(r"(?:^|[/.])model\.(\d+)[/.]", name)
+    return int(found.group(1)) if found else None
+
+
+def _floats(nodes, float_rows: int) -> list[str]:
+    """Return the names of the nodes that stay in float: first rows, what decodes boxes, and what has no int8 kernel."""
+    rows = {node.name: row_of(node.name) for node in nodes}
+    head = max((row for row in rows.values() if row is not None), default=0)
+
+    def is_int8(node) -> bool:
+        row = rows[node.name]
+        row = head if row is None else row
+        return (
+            node.op_type in _INT8
+            and row >= float_rows
+            and (row < head or node.op_type in _WEIGHTED or "/act/" in node.name)
+            and "/dfl/" not in node.name  # in 256 steps it rounds an edge by 0.06 of a cell
+        )
+
+    return [node.name for node in nodes if not is_int8(node)]
+
+
+def _pool(graph) -> None:
+    """Write means over all pixels as `GlobalAveragePool`, which has a kernel in int8."""
+    from onnx import numpy_helper
+
+    constants = {c.name: c for c in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "ReduceMean":
+            continue
+        attributes = {a.name: a for a in node.attribute}
+        axes = list(attributes["axes"].ints) if "axes" in attributes else None
+        if axes is None and len(node.input) > 1 and node.input[1] in constants:
+            axes = numpy_helper.to_array(constants[node.input[1]]).tolist()
+        if axes in ([2, 3], [-2, -1]) and ("keepdims" not in attributes or attributes["keepdims"].i):
+            node.op_type = "GlobalAveragePool"
+            del node.input[1:], node.attribute[:]
+    used = {name for node in graph.node for name in node.input}
+    for name in constants.keys() - used:
+        graph.initializer.remove(constants[name])
+
+
+def quantize_throughout(quantize_static: Callable, float_rows: int) -> Callable:
+    """Return ONNX Runtime's function that quantizes a file, with other settings than those that Ultralytics gives it.
+
+    Ultralytics quantizes convolutions alone, with signed activations. ONNX Runtime then computes those followed by SiLU
+    in float: their output has two readers, and it only turns signed values of one reader into the unsigned ones of its
+    kernels. Here activations are unsigned, and everything up to the decoding of boxes is in int8. Weights have a scale
+    for each channel, without which depthwise convolutions lose their small ones.
+
+    Args:
+        quantize_static (Callable): ONNX Runtime's function.
+        float_rows (int): Rows at the start of the model that stay in float.
+    """
+
+    @functools.wraps(quantize_static)
+    def wrapper(model_input, model_output, reader, **kwargs):
+        import onnx
+        from onnxruntime.quantization import QuantType
+
+        model = onnx.load(model_input)
+        _pool(model.graph)
+        onnx.save(model, model_input)  # the float model is but a step, and Ultralytics removes it
+        ours = {"activation_type": QuantType.QUInt8, "per_channel": True}
+        kwargs |= {**ours, "nodes_to_exclude": _floats(model.graph.node, float_rows)}
+        return quantize_static(model_input, model_output, reader, **kwargs)
+
+    return wrapper
+
+
+def quantize_but_for(quantize: Callable, float_rows: int) -> Callable:
+    """Return NNCF's function that quantizes a model, which leaves the first rows in float."""
+    from nncf import IgnoredScope
+
+    @functools.wraps(quantize)
+    def wrapper(model, *args, ignored_scope=None, **kwargs):
+        names = [op.get_friendly_name() for op in model.get_ordered_ops()]
+        names = [name for name in names if (row := row_of(name)) is not None and row < float_rows]
+        scope = ignored_scope or IgnoredScope()
+        return quantize(model, *args, ignored_scope=replace(scope, names=[*scope.names, *names]), **kwargs)
+
+    return wrapper
+
+
+def decode_in_float(static_recipe: Callable, float_rows: int) -> Callable:
+    """Return the function that names what LiteRT's quantizer does, which leaves the decoding of boxes in float.
+
+    Ultralytics quantizes it too, and then an edge is at one of 256 places of the picture.
+
+    Args:
+        static_recipe (Callable): The function for weights and activations in int8.
+        float_rows (int): Rows at the start of the model that stay in float too.
+    """
+
+    @functools.wraps(static_recipe)
+    def wrapper(*args, **kwargs):
+        from ai_edge_quantizer import qtyping, recipe, recipe_manager
+
+        manager = recipe_manager.RecipeManager()
+        manager.load_quantization_recipe(static_recipe(*args, **kwargs))
+        rows = [rf"nn\.tasks\.\w+/[\w.]+_{row}[/;]" for row in range(float_rows)]
+        for scope in (_DECODING, *rows):
+            every, none = qtyping.TFLOperationName.ALL_SUPPORTED, recipe.AlgorithmName.NO_QUANTIZE
+            manager.add_quantization_config(regex=scope, operation_name=every, algorithm_key=none)
+        return manager.get_quantization_recipe()
+
+    return wrapper

@@ -219,24 +219,27 @@ def test_litert_decodes_boxes_in_float(exported, learned):
     interpreter = pytest.importorskip("ai_edge_litert.interpreter")
 
     def layers(file):
-        """Return name and type of what each operator of a file gives."""
+        """Return each operator of a file, with name and type of what it gives."""
         network = interpreter.Interpreter(file)
         network.allocate_tensors()
         tensors = {tensor["index"]: tensor for tensor in network.get_tensor_details()}
-        given = [tensors[op["outputs"][0]] for op in network._get_ops_details() if op["op_name"] != "DELEGATE"]
-        return [(tensor["name"], tensor["dtype"]) for tensor in given]
+        given = [(op["op_name"], tensors[op["outputs"][0]]) for op in network._get_ops_details()]
+        return [(op, tensor["name"], tensor["dtype"]) for op, tensor in given if op != "DELEGATE"]
+
+    def stem(kinds):
+        return {kind for op, name, kind in kinds if op == "CONV_2D" and "EfficientNetStem_0" in name}
 
     file = exported("litert")
     kinds = layers(file)
-    decoding = [kind for name, kind in kinds if "Detect_21;" in name or "DFL" in name]
+    decoding = [kind for _, name, kind in kinds if "Detect_21;" in name or "DFL" in name]
     assert len(decoding) > 10
     assert set(decoding) == {np.float32}
-    assert sum(kind == np.int8 and "Conv2d" in name for name, kind in kinds) > 100
+    assert sum(kind == np.int8 and "Conv2d" in name for _, name, kind in kinds) > 100
     options = {**QUICK, "batch": 1, "rect": False}
     expected = YOLO(learned[0]).val(data=learned[1], **options).box.map
     assert YOLO(file, task="detect").val(data=learned[1], **options).box.map > expected - 0.05
-    first = [kind for name, kind in layers(exported("litert", float_rows=1)) if "EfficientNetStem_0" in name]
-    assert np.float32 in first
+    assert stem(kinds) == {np.int8}
+    assert stem(layers(exported("litert", float_rows=1))) == {np.float32}
 
 
 @pytest.mark.usefixtures("_trains_in_int8")

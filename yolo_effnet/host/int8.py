@@ -127,7 +127,8 @@ def _wrap_export(export, change: _Change):
 
 def wrap_exporter(exporter_class) -> None:
     """Have Ultralytics' `Exporter` export models of ours to int8 as this module does."""
-    wraps = {f"export_{change.format}": functools.partial(_wrap_export, change=change) for change in _CHANGES}
+    formats = import_module(exporter_class.__module__).export_formats()["Argument"]  # older releases have no LiteRT
+    changes = [change for change in _CHANGES if change.format in formats]
+    wraps = {f"export_{change.format}": functools.partial(_wrap_export, change=change) for change in changes}
     for name, wrap in {"__call__": _wrap_call, **wraps}.items():
-        if hasattr(exporter_class, name):  # older releases have no LiteRT
-            setattr(exporter_class, name, once(getattr(exporter_class, name), wrap))
+        setattr(exporter_class, name, once(getattr(exporter_class, name), wrap))

@@ -115,11 +115,11 @@ def decode_in_float(static_recipe: Callable, float_rows: int) -> Callable:
     def wrapper(*args, **kwargs):
         from ai_edge_quantizer import qtyping, recipe, recipe_manager
 
+        every, none = qtyping.TFLOperationName.ALL_SUPPORTED, recipe.AlgorithmName.NO_QUANTIZE
         manager = recipe_manager.RecipeManager()
         manager.load_quantization_recipe(static_recipe(*args, **kwargs))
         rows = [rf"nn\.tasks\.\w+/[\w.]+_{row}[/;]" for row in range(float_rows)]
         for scope in (_DECODING, *rows):
-            every, none = qtyping.TFLOperationName.ALL_SUPPORTED, recipe.AlgorithmName.NO_QUANTIZE
             manager.add_quantization_config(regex=scope, operation_name=every, algorithm_key=none)
         return manager.get_quantization_recipe()
 

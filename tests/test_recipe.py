@@ -1,5 +1,6 @@
 """The backbone's learning rate, freezing, BatchNorm and the growth of pictures, in real trainings."""
 
+import contextlib
 import copy
 import json
 import os
@@ -18,7 +19,7 @@ from ultralytics.utils import DEFAULT_CFG
 
 import yolo_effnet
 from yolo_effnet.nn.backbone import backbone_rows
-from yolo_effnet.recipe import MOST_DECAY, SMALL_BATCH, Recipe, keeping_rate
+from yolo_effnet.recipe import SMALL_BATCH, Recipe, keeping_rate
 
 QUICK = {"imgsz": 64, "batch": 4, "workers": 0, "plots": False, "verbose": False, "device": "cpu", "pretrained": False}
 
@@ -54,17 +55,6 @@ def test_a_small_training_keeps_what_a_sure_donor_knows():
     assert rates == [1, 0.25, 0.25, 1]
 
 
-@pytest.mark.parametrize("share", [0.05, 0.1, 0.5])
-def test_the_age_of_an_average_is_a_share_of_the_training(share):
-    recipe = Recipe(ema_share=share)
-    age = 0.0  # of what is in the average, in updates
-    for update in range(1, 1001):
-        age = recipe.ema_decay(update) * (age + 1)
-    assert age == pytest.approx(share * 1000, abs=1)
-    assert recipe.ema_decay(10**9) == MOST_DECAY
-    assert Recipe().ema_decay(1) == 0
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -74,10 +64,14 @@ def test_the_age_of_an_average_is_a_share_of_the_training(share):
         ({"freeze_epochs": 1.5}, "freeze_epochs must be a number of epochs, or a share of them below 1, got 1.5"),
         ({"freeze_bn": 1}, "freeze_bn must be True, False or auto, got 1"),
         ({"progressive": -1}, "progressive must be a share of imgsz from 0 to 1, got -1"),
-        ({"ema_share": 0.6}, r"ema_share must be a share of the training so far from 0 to 0\.5, got 0\.6"),
         ({"min_updates": "all"}, "min_updates must be a number of updates of the weights, got 'all'"),
         ({"progressive": 0.5, "multi_scale": 0.5}, r"progressive=0\.5 and multi_scale=0\.5 both set the size"),
         ({"freeze_epochs": 1, "compile": True}, "freeze_epochs=1 and compile=True exclude each other"),
+        (
+            {"freeze_epochs": 0.5, "time": 1},
+            r"freeze_epochs=0\.5 goes by the number of epochs, which time=1 leaves open",
+        ),
+        ({"progressive": 0.5, "time": 1}, r"progressive=0\.5 goes by the number of epochs, which time=1 leaves open"),
     ],
 )
 def test_what_cannot_be_is_one_error(arguments, message, tiny_data, tmp_path):
@@ -158,17 +152,31 @@ def test_frozen_statistics(tiny_data, tmp_path):
     assert not torch.equal(weights[0], weights[3])
 
 
-def test_statistics_of_small_batches_are_frozen_by_themselves(tiny_data, tmp_path):
-    decided = {
-        batch: Recipe(freeze_bn="auto").decided(batch).freeze_bn for batch in (-1, 1, SMALL_BATCH, SMALL_BATCH + 1)
-    }
-    assert list(decided.values()) == [False, True, True, False]
-    assert Recipe().decided(1) == Recipe()
-    for batch in (1, 8):
-        model = YOLO("yolov8-effb0.yaml")
-        options = {**QUICK, "batch": batch, "workers": 0}
-        model.train(data=tiny_data, epochs=1, project=tmp_path, **options, freeze_bn="auto")
-        assert model.trainer.args.freeze_bn is (batch == 1)
+@pytest.mark.parametrize("resumed", [False, True])
+def test_statistics_of_small_batches_are_frozen_by_themselves(resumed, tiny_data, tmp_path):
+    """Decided by the batches that there are in the end: of a resumed training these may be others."""
+    decided = {batch: Recipe(freeze_bn="auto").fixes_statistics(batch) for batch in (1, SMALL_BATCH, SMALL_BATCH + 1)}
+    assert decided == {1: True, SMALL_BATCH: True, SMALL_BATCH + 1: False}
+    assert not Recipe().fixes_statistics(1)
+    batches = (8, 1) if resumed else (1, 8)
+    fixed, source, options = {}, "yolov8-effb0.yaml", {**QUICK, "data": tiny_data, "project": tmp_path, "epochs": 2}
+    for batch in batches:
+        model = YOLO(source)
+        model.add_callback(
+            "on_train_batch_end", lambda t: fixed.update({t.batch_size: not t.model.model[3][0].expand.bn.training})
+        )
+        model.add_callback("on_model_save", stop_after_an_epoch)
+        with contextlib.suppress(KeyboardInterrupt):
+            model.train(**{**options, "batch": batch}, freeze_bn="auto")
+        if resumed:
+            source, options = model.trainer.last, {"resume": True}
+    assert fixed == {1: True, 8: False}
+
+
+def stop_after_an_epoch(trainer):
+    """Leave a training that can be resumed."""
+    if trainer.epoch == 0:
+        raise KeyboardInterrupt
 
 
 def test_pictures_grow_and_so_does_stochastic_depth(tiny_data, tmp_path):
@@ -179,7 +187,7 @@ def test_pictures_grow_and_so_does_stochastic_depth(tiny_data, tmp_path):
 
     def note(trainer):
         sizes.append(trainer.loss_size)
-        rates.append(trainer.model.model[7][-1].drop_path)
+        rates.append(trainer.model.model[6][-1].drop_path.p)
 
     def watch(trainer):
         def hook(module, args):
@@ -192,6 +200,8 @@ def test_pictures_grow_and_so_does_stochastic_depth(tiny_data, tmp_path):
     model.add_callback("on_val_end", lambda v: validated.append(v.args.imgsz))
     model.train(data=tiny_data, project=tmp_path, **{**QUICK, "imgsz": 128, "epochs": 4})
     assert sizes == [64, 96, 96, 128]
+    whole = 0.2 * 14 / 16  # of the block before the last two of sixteen
+    assert rates == pytest.approx([0, whole / 3, whole / 3, whole])
     assert set(validated) == {128}
     assert model.trainer.args.progressive == 0.5
     model = YOLO(tmp_path / "mine.yaml")
@@ -224,39 +234,12 @@ def test_updates_of_the_weights(name, options, expected, tmp_path):
         assert again.trainer.args.nbs == 64
 
 
-@pytest.mark.parametrize("share", [0, 0.2])
-def test_the_average_of_weights_is_that_of_the_recipe(share, tiny_data, tmp_path):
-    averages = []
-
-    def watch(trainer):
-        step = trainer.optimizer_step
-        average = trainer.ema.ema.model[0].conv.weight.clone()
-        ultralytics = trainer.ema.decay
-
-        def wrapper():
-            step()
-            update = len(averages) + 1
-            ours = (1 - 1 / update) ** (1 / share - 1) if share else 0
-            average.lerp_(trainer.model.model[0].conv.weight.detach(), 1 - max(ultralytics(update), ours))
-            averages.append((average.clone(), trainer.ema.ema.model[0].conv.weight.clone()))
-
-        trainer.optimizer_step = wrapper
-
-    model = YOLO("yolov8-effb0.yaml")
-    model.add_callback("on_train_start", watch)
-    model.train(data=tiny_data, epochs=2, project=tmp_path, **{**QUICK, "nbs": 4}, ema_share=share)
-    assert len(averages) >= 4
-    for expected, average in averages:
-        torch.testing.assert_close(average, expected)
-
-
 ALL = {
     "lr_ratio": 0.5,
     "backbone_lr_ratio": 0.5,
     "freeze_epochs": 1,
     "freeze_bn": True,
     "progressive": 0.5,
-    "ema_share": 0.2,
     "min_updates": 9,
 }
 

@@ -23,6 +23,7 @@ from ultralytics.utils.callbacks import get_default_callbacks
 
 import yolo_effnet
 from yolo_effnet import cli
+from yolo_effnet.nn.origin import TRAINED, note
 from yolo_effnet.zoo import configs
 
 TAG = "tf_efficientnet_b0.ns_jft_in1k"
@@ -105,6 +106,7 @@ def test_every_rank_of_several_starts_from_them(imagenet, tiny_data, tmp_path):
 def test_pretrained_false_and_checkpoints_are_left_alone(imagenet, tiny_data, tmp_path):
     file, state_dict = imagenet
     other = YOLO("yolov8-effb0.yaml")
+    note(other.model, TRAINED, TRAINED)
     other.save(tmp_path / "other.pt")
     own = other.model.model[0].conv.weight.detach()
     for weight in first_weights(YOLO(file), data=tiny_data, project=tmp_path, pretrained=False):

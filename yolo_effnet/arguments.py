@@ -12,19 +12,26 @@ ARGUMENTS = {
     "backbone_lr_ratio": "the learning rate of the backbone relative to that of neck and head, 0 to 1",
     "freeze_epochs": "the epochs in which the backbone does not learn yet, or a share of them below 1",
     "freeze_bn": "True, False or auto, whether the statistics of the backbone's BatchNorm stay as they are",
-    "float_rows": "the number of rows at the start of the model that int8 leaves in float",
-    "ema_share": "the mean age of the weights in their average as a share of the training so far, 0 to 0.5",
     "min_updates": "the updates of the weights that a training has at least, as far as nbs=16 gives them",
     "progressive": "the size of the first pictures relative to imgsz, 0 to 1",
 }
 
 
+_lent: set[str] = set()  # names that are in Ultralytics' defaults because we put them there
+
+
+def ours() -> set[str]:
+    """Return the names of our arguments; one that this release of Ultralytics has too is Ultralytics' own."""
+    return ARGUMENTS.keys() - (sys.modules["ultralytics.utils"].DEFAULT_CFG_DICT.keys() - _lent)
+
+
 def _wrap_check(check):
-    """Return Ultralytics' function, which accepts our arguments with those of a run."""
+    """Return Ultralytics' function, which accepts our arguments with those of a training."""
 
     @functools.wraps(check)
     def wrapper(base, custom, *args, **kwargs):
-        if "epochs" in base:  # arguments of a run, not settings
+        # Arguments of a run, not settings; those of other modes would do nothing.
+        if "epochs" in base and custom.get("mode", "train") in ("train", "tune"):
             for name in ARGUMENTS.keys() - base.keys():
                 if custom.get(name) == "":
                     raise SyntaxError(f"'{name}' is a valid argument but is missing its value: {ARGUMENTS[name]}")
@@ -52,4 +59,5 @@ def accept_as_main(utils) -> None:
         for name in ARGUMENTS.keys() - utils.DEFAULT_CFG_DICT.keys():
             if any(argument.startswith(f"{name}=") for argument in sys.argv):
                 utils.DEFAULT_CFG_DICT[name] = None
+                _lent.add(name)
                 setattr(utils.DEFAULT_CFG, name, None)

@@ -1,13 +1,12 @@
 """How a model of ours is trained: pure functions of arguments and epoch. Stdlib only."""
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 from yolo_effnet.checks import is_number
 
 STEPS = 4  # in which pictures grow
 FULL_SIZE = 0.2  # of the epochs at the end, at full size
-MOST_DECAY = 0.9999  # of an average of weights, as Ultralytics has it
 SMALLEST_NBS = 16  # pictures to an update of the weights, to which `min_updates` goes down
 FEW_UPDATES = 1000  # of the weights: a small training
 SURE = 0.3  # confidence of a graft's donor in pictures of what it knows (docs/training.md)
@@ -23,14 +22,6 @@ _ACCEPTED = {
     "freeze_bn": (lambda v: isinstance(v, bool) or v == "auto", "True, False or auto"),
     "progressive": (lambda v: is_number(v) and 0 <= v <= 1, "a share of imgsz from 0 to 1"),
     "min_updates": (lambda v: is_number(v) and v >= 0, "a number of updates of the weights"),
-    "ema_share": (lambda v: is_number(v) and 0 <= v <= 0.5, "a share of the training so far from 0 to 0.5"),
-}
-RANDOM, IMAGENET = "random weights", "ImageNet weights"  # from which a backbone starts under a random neck and head
-GRAFTED = "grafted"  # under a trained neck and head
-DEFAULTS = {  # docs/training.md has what was measured
-    RANDOM: {"min_updates": FEW_UPDATES},
-    IMAGENET: {"min_updates": FEW_UPDATES},
-    GRAFTED: {"min_updates": FEW_UPDATES, "lr_ratio": "auto"},
 }
 
 
@@ -48,12 +39,9 @@ class Recipe:
         progressive (float): Size of the first pictures relative to `imgsz`; 0 and 1 for full size throughout.
         min_updates (float): Updates of the weights that a training has at least, if 16 pictures, or a batch if that is
             more, give so many; 0 for Ultralytics' nominal batch of 64.
-        ema_share (float): Mean age of what is in the average of weights that is validated and saved, as a share of the
-            training so far, 0 to 0.5; 0 for Ultralytics' average.
 
     References:
-        Training with smaller images first: EfficientNetV2, https://arxiv.org/abs/2104.00298, section 4. An average
-        whose length grows with the training: https://arxiv.org/abs/2312.02696, section 3.1.
+        Training with smaller images first: EfficientNetV2, https://arxiv.org/abs/2104.00298, section 4.
     """
 
     lr_ratio: float | str = 1.0
@@ -62,7 +50,6 @@ class Recipe:
     freeze_bn: bool | str = False
     progressive: float = 0.0
     min_updates: float = 0
-    ema_share: float = 0.0
 
     def __post_init__(self):
         """Check the values.
@@ -73,9 +60,14 @@ class Recipe:
         for field in fields(self):
             check(field.name, getattr(self, field.name))
 
-    def decided(self, batch: int) -> "Recipe":
-        """Return the recipe for batches of so many pictures per device; below 1 where Ultralytics finds it later."""
-        return replace(self, freeze_bn=1 <= batch <= SMALL_BATCH) if self.freeze_bn == "auto" else self
+    @property
+    def grows(self) -> bool:
+        """Return whether pictures grow during the training."""
+        return self.progressive not in (0, 1)
+
+    def fixes_statistics(self, batch: int) -> bool:
+        """Return whether the statistics of BatchNorm stay as they are, for batches of so many pictures per device."""
+        return batch <= SMALL_BATCH if self.freeze_bn == "auto" else bool(self.freeze_bn)
 
     def is_frozen(self, epoch: int, epochs: int) -> bool:
         """Return whether the backbone does not learn in an epoch, counted from 0, of `epochs`."""
@@ -84,7 +76,7 @@ class Recipe:
 
     def growth(self, epoch: int, epochs: int) -> float:
         """Return how far pictures have grown in an epoch, counted from 0: 0 at first, 1 at full size."""
-        if self.progressive in (0, 1):
+        if not self.grows:
             return 1.0
         growing = epochs - max(1, round(FULL_SIZE * epochs))
         return 1.0 if epoch >= growing else (STEPS - 1) * epoch // growing / (STEPS - 1)
@@ -97,23 +89,19 @@ class Recipe:
         share = self.progressive + (1 - self.progressive) * growth
         return min(max(round(share * imgsz / stride), 1) * stride, imgsz)
 
-    def nominal_batch(self, nbs: int, batch: int, pictures: int, epochs: int) -> int:
+    def nominal_batch(self, nbs: int, batch: int, pictures: int, epochs: float) -> int:
         """Return the pictures to an update of the weights: `nbs`, halved until there are enough updates.
 
         Args:
             nbs (int): Ultralytics' nominal batch size.
             batch (int): Pictures in a batch of all devices, which is never divided.
             pictures (int): Pictures of an epoch.
-            epochs (int): Epochs of the training.
+            epochs (float): Epochs of the training; 0 where their number is not known yet.
         """
         least = max(SMALLEST_NBS, batch)
         while nbs > least and pictures * epochs < self.min_updates * nbs:
             nbs = max(nbs // 2, least)
         return nbs
-
-    def ema_decay(self, update: int) -> float:
-        """Return how much of the average of weights an update, counted from 1, leaves; 0 to `MOST_DECAY`."""
-        return min((1 - 1 / update) ** (1 / self.ema_share - 1), MOST_DECAY) if self.ema_share else 0.0
 
 
 def keeping_rate(confidence: float, updates: float) -> float:

@@ -9,7 +9,8 @@ from ultralytics.utils import LOGGER
 
 from yolo_effnet.grafting.anatomy import Anatomy, anatomy
 from yolo_effnet.grafting.donor import Donor, load
-from yolo_effnet.nn.backbone import backbone_rows, random_tensors
+from yolo_effnet.nn.backbone import backbone_rows
+from yolo_effnet.nn.origin import RANDOM, note, origin
 from yolo_effnet.weights.loading import load_backbone_weights
 from yolo_effnet.weights.sources import WeightsUnavailableError
 from yolo_effnet.zoo import configs, names
@@ -68,8 +69,7 @@ def load_backbone(source, donor: Donor) -> Backbone:
     """
     if not isinstance(source, (str, Path, dict)) or str(source).endswith(".pt"):
         name, model = load(source, "backbone")
-        random, total = random_tensors(backbone_rows(model))
-        trained = 2 * random <= total
+        trained = not backbone_rows(model) or origin(model).backbone != RANDOM
         return Backbone(name, model.yaml, model, anatomy(model, f"backbone '{name}'"), trained)
     named = None if isinstance(source, dict) or Path(source).is_file() else names.parse_name(Path(source).name)
     if named:
@@ -103,6 +103,8 @@ def fill(model: nn.Module, backbone: Backbone, weights: str | None, file, allow_
     if backbone.trained and not (weights or file):
         for layer, source in list(zip(model.model, backbone.model.model, strict=False))[: backbone.anatomy.start]:
             layer.load_state_dict(source.state_dict())
+        if backbone_rows(model):
+            note(model, backbone=origin(backbone.model).backbone)
         return f"weights of {backbone.name}"
     if not backbone_rows(model):
         raise ValueError(f"'{backbone.name}' has no backbone of yolo_effnet, and its weights are random")

@@ -19,6 +19,8 @@ from yolo_effnet.grafting.pictures import Pictures, find
 from yolo_effnet.grafting.plan import ACTIVATIONS, grafted_yaml
 from yolo_effnet.grafting.seams import Seam, find_seams
 from yolo_effnet.grafting.solve import solve
+from yolo_effnet.nn.backbone import backbone_rows
+from yolo_effnet.nn.origin import DONOR, note
 from yolo_effnet.nn.settings import set_activation
 from yolo_effnet.weights.checkpoints import check_output, save_checkpoint
 
@@ -155,6 +157,8 @@ def graft(
         errors = match_features(giver, model, parts, pictures, match, seed, device, bool(activation))
         record["error"] = [round(e, 4) for e in errors]
     model.yaml["graft"] = record
+    if backbone_rows(model):
+        note(model, rest=DONOR)
     model.cpu().requires_grad_(True)
     task = {"SegmentationModel": "segment", "PoseModel": "pose", "OBBModel": "obb"}.get(type(model).__name__, "detect")
     with tempfile.TemporaryDirectory() as folder:

@@ -17,6 +17,7 @@ from yolo_effnet.host.keys import backbone_activation, check_keys, misspelt_keys
 from yolo_effnet.host.lending import has_rows_of_ours, lending, lent_names, tasks
 from yolo_effnet.host.rows import check_rows, row_error
 from yolo_effnet.nn import timm_backbone
+from yolo_effnet.nn.origin import noting_load
 from yolo_effnet.nn.registry import BLOCKS
 from yolo_effnet.nn.settings import set_activation, set_bn_momentum, set_drop_path, set_padding
 from yolo_effnet.wrapping import is_ours, once
@@ -178,13 +179,14 @@ def _wrap_initialize_weights(initialize_weights):
 
 
 def _wrap_load(load):
-    """Return `BaseModel.load`, after which a backbone still knows what of it is random."""
+    """Return `BaseModel.load`, after which a model knows where its weights come from."""
 
     @functools.wraps(load)
     def wrapper(self, weights, *args, **kwargs):
-        load(self, weights, *args, **kwargs)
         source = (weights.get("ema") or weights.get("model")) if isinstance(weights, dict) else weights
-        training.carry(self, source)
+        training.hint_at_graft(self, source)
+        with noting_load(self, source):
+            load(self, weights, *args, **kwargs)
 
     return wrapper
 

@@ -2,6 +2,8 @@
 
 import functools
 import math
+import os
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -9,10 +11,19 @@ import torch.nn.functional as F
 from torch import nn
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 
+from yolo_effnet import arguments
 from yolo_effnet.nn.backbone import BackboneRow
+from yolo_effnet.nn.origin import Start
 from yolo_effnet.nn.settings import set_drop_path
-from yolo_effnet.recipe import ARGUMENTS, DEFAULTS, GRAFTED, Recipe, keeping_rate
-from yolo_effnet.wrapping import once
+from yolo_effnet.recipe import ARGUMENTS, FEW_UPDATES, Recipe, keeping_rate
+
+_DEFAULTS = {  # docs/training.md has what was measured
+    Start.RANDOM: {"min_updates": FEW_UPDATES},
+    Start.IMAGENET: {"min_updates": FEW_UPDATES},
+    Start.BACKBONE: {"min_updates": FEW_UPDATES},
+    Start.GRAFTED: {"min_updates": FEW_UPDATES, "lr_ratio": "auto"},
+}
+_SAID = "YOLO_EFFNET_SAID_NBS"  # for the processes of several GPUs, which get every argument as if it had been said
 
 
 def world_size() -> int:
@@ -28,9 +39,27 @@ def given(args, config: dict) -> dict:
         args (Namespace): Arguments of the run.
         config (dict): The model YAML.
     """
-    said = {name: getattr(args, name, None) for name in ARGUMENTS}
+    ours = arguments.ours()
+    said = {name: getattr(args, name, None) if name in ours else None for name in ARGUMENTS}
     said = {name: config.get(name) if value is None else value for name, value in said.items()}
     return {name: value for name, value in said.items() if value is not None}
+
+
+def wrap_init(init):
+    """Return the method that makes a trainer, which notes whether `nbs` was said: 64 may be a wish or the default."""
+
+    @functools.wraps(init)
+    def wrapper(self, *args, **kwargs):
+        overrides = kwargs.get("overrides", args[1] if len(args) > 1 else None) or {}
+        if RANK == -1:
+            os.environ.pop(_SAID, None)
+            if "nbs" in overrides:
+                os.environ[_SAID] = "1"
+        # A process that Ultralytics starts gets all arguments of the first one, `save_dir` among them.
+        self.said_nbs = os.environ.get(_SAID) == "1" if "save_dir" in overrides else "nbs" in overrides
+        init(self, *args, **kwargs)
+
+    return wrapper
 
 
 def _check(recipe: Recipe, args) -> None:
@@ -39,8 +68,14 @@ def _check(recipe: Recipe, args) -> None:
     Raises:
         ValueError: If it does not.
     """
-    if recipe.growth(0, 1000) < 1 and getattr(args, "multi_scale", None):
+    if recipe.grows and getattr(args, "multi_scale", None):
         raise ValueError(f"progressive={recipe.progressive} and multi_scale={args.multi_scale} both set the size")
+    for name, is_share in (("progressive", recipe.grows), ("freeze_epochs", 0 < recipe.freeze_epochs < 1)):
+        if is_share and args.time:
+            raise ValueError(
+                f"{name}={getattr(recipe, name)} goes by the number of epochs, which time={args.time} leaves open: "
+                "leave out one of them"
+            )
     if recipe.freeze_epochs and getattr(args, "compile", None):
         raise ValueError(
             f"freeze_epochs={recipe.freeze_epochs} and compile={args.compile} exclude each other: a compiled model "
@@ -61,37 +96,49 @@ def _split(optimizer: torch.optim.Optimizer, rows: list[BackboneRow], ratio: flo
     optimizer.param_groups += split
 
 
+def _rates(groups: Iterable[dict]) -> str:
+    """Return the learning rates of groups of parameters, as text."""
+    return " and ".join(f"{rate:g}" for rate in sorted({group["lr"] for group in groups}))
+
+
 class _Applied:
     """A recipe at work in one training; all of it follows from the epoch, so a resumed training goes on alike."""
 
-    def __init__(self, trainer, model: nn.Module, rows: list[BackboneRow], recipe: Recipe, start: str):
+    def __init__(self, trainer, model: nn.Module, rows: list[BackboneRow], recipe: Recipe, start: Start):
         self.trainer, self.model, self.rows, self.recipe, self.start = trainer, model, rows, recipe, start
-        self.said: dict[str, object] = {}
+        self.logged: dict[str, object] = {}
+        self.nbs, self.pictures = trainer.args.nbs, 0
+        self.own_nbs = trainer.resume or getattr(trainer, "said_nbs", False) or self.nbs != DEFAULT_CFG.nbs
         trainer.build_optimizer = self.build_optimizer(trainer.build_optimizer)
         trainer.preprocess_batch = self.preprocess_batch(trainer.preprocess_batch)
         trainer.get_dataloader = self.get_dataloader(trainer.get_dataloader)
-        if recipe.freeze_bn:
-            self.is_new("freeze_bn", True, f"backbone: statistics of BatchNorm stay those of {start}")
-        if share := recipe.ema_share:
-            self.is_new("ema", share, f"average of weights: mean age {share:g} of the training so far")
 
-    def is_new(self, what: str, state, text: str) -> bool:
-        """Return whether a state is another than before, and log it then."""
-        new = self.said.get(what) != state
+    def log(self, what: str, state, text: str) -> bool:
+        """Log a state that is another than before, and return whether it is."""
+        new = self.logged.get(what) != state
         if new and RANK in (-1, 0):
             LOGGER.info(text)
-        self.said[what] = state
+        self.logged[what] = state
         return new
 
-    def settle_rate(self, updates: float) -> None:
+    def settle_rate(self, updates: float, build) -> None:
         """Put a number in place of `lr_ratio=auto`, by the updates of the weights in the whole training."""
-        chosen = self.trainer.args.optimizer == "auto"  # and the rate not a number of the user's
-        confidence = self.model.yaml["graft"].get("confidence", 0) if chosen and self.start == GRAFTED else 0
-        self.trainer.args.lr_ratio = ratio = keeping_rate(confidence, updates)
-        self.recipe = replace(self.recipe, lr_ratio=ratio)
+        args, ratio = self.trainer.args, 1.0
+        record = (getattr(self.model, "yaml", None) or {}).get("graft") or {}
+        if self.start is Start.GRAFTED and args.optimizer == "auto":  # and the rate not a number of the user's
+            ratio = keeping_rate(record.get("confidence", 0), 0)
         if ratio != 1:
-            text = "the donor's confidence in these pictures was {}: lr_ratio={:g} keeps what it knows"
-            self.is_new("auto", ratio, text.format(confidence, ratio))
+            keeps = f"the donor's confidence in these pictures was {record['confidence']}"
+            if not getattr(build, "__module__", "").startswith("ultralytics."):
+                ratio, text = 1.0, f"{keeps}; lr_ratio=auto leaves the rate to {type(self.trainer).__name__}"
+            elif args.time:
+                ratio, text = 1.0, f"{keeps}; lr_ratio=auto is 1 with time=, whose updates nobody can count"
+            else:
+                ratio = keeping_rate(record["confidence"], updates)
+                text = f"{keeps}: lr_ratio={ratio:g}" + " keeps what it knows" * (ratio != 1)
+            self.log("auto", ratio, text)
+        args.lr_ratio = ratio
+        self.recipe = replace(self.recipe, lr_ratio=ratio)
 
     def build_optimizer(self, build):
         """Return Ultralytics' method, whose optimizer has the recipe's rates, and groups for the backbone."""
@@ -99,17 +146,20 @@ class _Applied:
         @functools.wraps(build)
         def wrapper(*args, **kwargs):
             if self.recipe.lr_ratio == "auto":
-                self.settle_rate(kwargs.get("iterations", math.inf))
+                self.settle_rate(kwargs.get("iterations", math.inf), build)
             optimizer = build(*args, **kwargs)
-            rate = optimizer.param_groups[-1]["lr"]
+            groups = optimizer.param_groups
             if (ratio := self.recipe.lr_ratio) != 1:
-                for group in optimizer.param_groups:
+                self.log("rate", ratio, f"learning rate {ratio:g} x {_rates(groups)}")
+                for group in groups:
                     group["lr"] *= ratio
-                self.is_new("rate", ratio, f"learning rate {ratio:g} x {rate:g}")
-                rate *= ratio
+                if not self.trainer.resume:  # whose arguments have it already
+                    self.trainer.args.warmup_bias_lr *= ratio
             if (ratio := self.recipe.backbone_lr_ratio) != 1:
+                number = len(groups)
                 _split(optimizer, self.rows, ratio)
-                self.is_new("ratio", ratio, f"backbone: learning rate {ratio:g} x {rate:g}, {self.start}")
+                rates = _rates({"lr": group["lr"] / ratio if ratio else 0} for group in groups[number:])
+                self.log("ratio", ratio, f"backbone: learning rate {ratio:g} x {rates}, {self.start.value}")
             return optimizer
 
         return wrapper
@@ -120,18 +170,31 @@ class _Applied:
         @functools.wraps(get)
         def wrapper(*args, **kwargs):
             loader = get(*args, **kwargs)
-            arguments, epochs = self.trainer.args, self.trainer.epochs
-            if kwargs.get("mode") == "train" and arguments.nbs == DEFAULT_CFG.nbs:  # and not a number of the user's
-                pictures = len(loader.dataset)
-                nbs = self.recipe.nominal_batch(arguments.nbs, self.trainer.batch_size, pictures, epochs)
-                if nbs != arguments.nbs:
-                    updates = [pictures * epochs // n for n in (nbs, arguments.nbs)]
-                    text = "nbs={}, for {} updates of the weights in place of {}; min_updates=0 keeps nbs={}"
-                    self.is_new("nbs", nbs, text.format(nbs, *updates, arguments.nbs))
-                arguments.nbs = nbs
+            # Calibration takes pictures too, and before Ultralytics has found a batch size if it is to find one.
+            if kwargs.get("mode") == "train" and self.trainer.batch_size >= 1:
+                self.pictures = len(loader.dataset)
+                self.settle_nbs(0 if self.trainer.args.time else self.trainer.epochs)
             return loader
 
         return wrapper
+
+    def settle_nbs(self, epochs: int) -> bool:
+        """Set `nbs` for so many epochs, 0 for an unknown number, and return whether it has changed."""
+        args = self.trainer.args
+        nbs = self.nbs
+        if not self.own_nbs:
+            nbs = self.recipe.nominal_batch(nbs, self.trainer.batch_size, self.pictures, epochs)
+        if nbs == args.nbs:
+            return False
+        args.nbs = nbs
+        updates = [self.pictures * epochs // n for n in (nbs, self.nbs)]
+        counts = f"for {updates[0]} updates of the weights in place of {updates[1]}"
+        if not epochs:
+            counts = "until the first epoch tells how many updates time= allows"
+        if nbs != self.nbs:
+            counts += f"; min_updates=0 keeps nbs={self.nbs}"
+        self.log("nbs", nbs, f"nbs={nbs}, {counts}")
+        return True
 
     def preprocess_batch(self, preprocess):
         """Return Ultralytics' method, which is called between `model.train()` and the model for every batch."""
@@ -143,39 +206,47 @@ class _Applied:
             if epoch is None:  # calibration
                 return batch
             self.set_epoch(epoch)
-            self.set_average()
             return self.shrink(batch, epoch)
 
         return wrapper
 
     def set_epoch(self, epoch: int) -> None:
-        """Freeze, thaw and regularise as an epoch asks for."""
-        frozen = self.recipe.is_frozen(epoch, self.trainer.epochs)
-        if self.recipe.freeze_epochs:
-            self.is_new("frozen", frozen, f"backbone: {'frozen' if frozen else 'learns'} from epoch {epoch + 1}")
+        """Freeze, thaw and count as an epoch asks for."""
+        trainer, recipe = self.trainer, self.recipe
+        if trainer.args.time and epoch != self.logged.get("counted", trainer.start_epoch):
+            self.count_again()
+        self.logged["counted"] = epoch
+        frozen = recipe.is_frozen(epoch, trainer.epochs)
+        if recipe.freeze_epochs:
+            self.log("frozen", frozen, f"backbone: {'frozen' if frozen else 'learns'} from epoch {epoch + 1}")
+        fixed = recipe.fixes_statistics(trainer.batch_size // world_size())
+        if fixed:
+            self.log("freeze_bn", True, f"backbone: statistics of BatchNorm stay those of {self.start.value}")
         for row in self.rows:
             row.frozen = frozen
             if frozen:
                 row.eval()
-            elif self.recipe.freeze_bn:
+            elif fixed:
                 for module in row.modules():
                     if isinstance(module, nn.BatchNorm2d):
                         module.eval()
 
-    def set_average(self) -> None:
-        """Have the average of weights follow the recipe; Ultralytics makes a new one where it recovers from a NaN."""
-        ema = getattr(self.trainer, "ema", None)
-        if ema and self.recipe.ema_share:
-            ema.decay = once(ema.decay, lambda decay: lambda update: max(decay(update), self.recipe.ema_decay(update)))
+    def count_again(self) -> None:
+        """Decide on `nbs` by the epochs that Ultralytics now expects of a training with `time=`, alike on all ranks."""
+        trainer, epochs = self.trainer, [self.trainer.epochs]
+        if world_size() > 1:
+            torch.distributed.broadcast_object_list(epochs, 0)
+        if self.settle_nbs(epochs[0]):
+            trainer.accumulate = max(round(trainer.args.nbs / trainer.batch_size), 1)
 
     def shrink(self, batch: dict, epoch: int) -> dict:
         """Return a batch with its pictures, `(B, C, H, W)`, at the size of an epoch."""
         trainer, recipe = self.trainer, self.recipe
-        if recipe.progressive in (0, 1):
+        if not recipe.grows:
             return batch
         imgsz, stride = trainer.args.imgsz, trainer.stride
         size = recipe.size(epoch, trainer.epochs, imgsz, stride)
-        new = self.is_new("size", size, f"progressive: pictures of {size} pixels from epoch {epoch + 1}")
+        new = self.log("size", size, f"progressive: pictures of {size} pixels from epoch {epoch + 1}")
         if new and (rate := self.model.yaml.get("drop_path")):
             set_drop_path(nn.ModuleList(self.rows), rate * recipe.growth(epoch, trainer.epochs))
         if size < imgsz:
@@ -184,14 +255,14 @@ class _Applied:
         return batch
 
 
-def apply(trainer, model: nn.Module, rows: list[BackboneRow], start: str) -> None:
+def apply(trainer, model: nn.Module, rows: list[BackboneRow], start: Start) -> None:
     """Decide on the recipe of a training, write it into its arguments, which checkpoints keep, and apply it.
 
     Args:
         trainer (BaseTrainer): One of Ultralytics' trainers, before it builds an optimizer.
         model (nn.Module): Its model.
         rows (list[BackboneRow]): The rows of its backbone.
-        start (str): What the weights of the backbone are, for the defaults and the log.
+        start (Start): From what the training starts, for the defaults and the log.
 
     Raises:
         ValueError: If a value is out of its range, or does not go with another argument or with the model.
@@ -201,12 +272,12 @@ def apply(trainer, model: nn.Module, rows: list[BackboneRow], start: str) -> Non
     if said and not rows:
         name, value = next(iter(said.items()))
         raise ValueError(f"{name}={value}: {type(model).__name__} has no backbone of yolo_effnet")
-    asked = {**DEFAULTS.get(start, {}), **said}
+    asked = {**_DEFAULTS.get(start, {}), **said}
     if not asked:
         return
-    recipe = Recipe(**asked).decided(trainer.batch_size // world_size())
+    recipe = Recipe(**asked)
     _check(recipe, trainer.args)
-    for name in ARGUMENTS:
+    for name in arguments.ours() & set(ARGUMENTS):
         setattr(trainer.args, name, getattr(recipe, name))
     if recipe != Recipe():
         _Applied(trainer, model, rows, recipe, start)

@@ -8,13 +8,14 @@ import torch
 import ultralytics
 from torch import nn
 from ultralytics.nn.modules import Detect
+from ultralytics.nn.tasks import ClassificationModel
 from ultralytics.utils import LOGGER, RANK, torch_utils
 from ultralytics.utils.checks import check_imgsz
 
 from yolo_effnet.host import recipe
-from yolo_effnet.host.int8 import float_rows_of
-from yolo_effnet.nn.backbone import backbone_rows, random_tensors
-from yolo_effnet.recipe import GRAFTED, IMAGENET, RANDOM
+from yolo_effnet.nn.backbone import backbone_rows
+from yolo_effnet.nn.origin import IMAGENET, RANDOM, TRAINED, Start, note, origin, random_tensors
+from yolo_effnet.nn.settings import draw_again
 from yolo_effnet.weights.loading import backbone_of, follow, load_backbone_weights, named
 from yolo_effnet.weights.sources import WeightsUnavailableError
 from yolo_effnet.wrapping import once
@@ -22,22 +23,17 @@ from yolo_effnet.wrapping import once
 _warnings = WeakKeyDictionary()  # what a trainer has to repeat at its end
 
 
-def carry(model: nn.Module, source: nn.Module) -> None:
-    """Note what is random and what was trained in `model`, which got the tensors of `source`, as `source` knows it.
-
-    Of a detector with another backbone next to nothing fits, and a log line says what keeps more of it.
-    """
-    ours, theirs = backbone_rows(model), backbone_rows(source)
+def hint_at_graft(model: nn.Module, source: nn.Module) -> None:
+    """Say what keeps more of a detector with another backbone, of which next to nothing fits `model`."""
     heads = [getattr(m, "model", [m])[-1] for m in (model, source)]
-    if ours and not theirs and isinstance(heads[0], Detect) and type(heads[0]) is type(heads[1]):
+    if (
+        backbone_rows(model)
+        and not backbone_rows(source)
+        and isinstance(heads[0], Detect)
+        and type(heads[0]) is type(heads[1])
+    ):
         name = Path(getattr(source, "pt_path", None) or "x.pt").name
         LOGGER.warning(f"{name} has another backbone and other widths; graft={name} keeps its neck and head")
-    if len(ours) == len(theirs):
-        partly = any(row.random for row in theirs)
-        for row, other in zip(ours, theirs, strict=True):
-            row.trained = other.trained
-            if partly:
-                row.random = len(other.learnt()) if other.random is None else other.random
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
@@ -68,6 +64,8 @@ def _load(trainer, model: nn.Module, weights: str | None) -> bool:
             follow(model, layers[0].padding if RANK in (-1, 0) else loaded[0]["padding"] or layers[0].padding)
         for tensor in nn.ModuleList(layers).state_dict().values():
             torch.distributed.broadcast(tensor, 0)
+        if loaded[0]:
+            note(model, backbone=IMAGENET)
     return loaded[0] is not None
 
 
@@ -110,56 +108,80 @@ def _graft(trainer) -> bool:
 def load_into(trainer, grafted: bool = False) -> None:
     """Load ImageNet weights into the finished model of one of Ultralytics' trainers, before anything is built on it.
 
-    The argument `backbone_weights` always loads. The keys of the model YAML do unless `pretrained=False`, where most of
-    the backbone is still random: resuming, a `.pt` model, `pretrained=x.pt` and `YOLO(...).load()` of a model of the
+    The argument `backbone_weights` always loads. The keys of the model YAML do unless `pretrained=False`, if most of
+    the backbone is still random: resuming, a trained `.pt`, `pretrained=x.pt` and `YOLO(...).load()` of a model of the
     same kind are left as they are.
-
-    Raises:
-        ValueError: If the weights do not fit, an argument contradicts another or has no backbone to act on, or
-            quantisation-aware training would start from a random backbone or is unknown to this release.
 
     Args:
         trainer (BaseTrainer): The trainer.
         grafted (bool): Whether its model was grafted just now, with the weights that the argument names.
+
+    Raises:
+        ValueError: If the weights do not fit, an argument contradicts another or has no backbone to act on, or
+            quantisation-aware training would start from a random backbone or is unknown to this release.
     """
     model, args = _unwrapped(trainer.model), trainer.args
-    rows, weights = backbone_rows(model), getattr(args, "backbone_weights", None)
+    rows = backbone_rows(model)
+    weights = _checked_weights(args, model, rows)
     if rows and getattr(args, "quantize", None) == 8 and not hasattr(torch_utils, "prepare_qat"):
         raise ValueError(f"quantize=8 needs ultralytics>=8.4.150 to train with, not {ultralytics.__version__}")
+    if not rows or trainer.resume:
+        recipe.apply(trainer, model, rows, Start.RESUMED)
+        return
+    if args.pretrained is False and isinstance(model, ClassificationModel):
+        draw_again(model)  # Ultralytics' trainer has reset the layers of this kind of model to PyTorch's own weights
+    _load_weights(trainer, model, None if grafted else weights)
+    start = origin(model).start
+    if start is Start.RANDOM and getattr(args, "quantize", None) == 8:
+        # The ranges of a random network, whose activations fade away, would make the loss NaN.
+        raise ValueError(
+            "quantize=8 takes the ranges of a trained model, and this backbone is random: train without it first, then "
+            "train model=best.pt quantize=8"
+        )
+    recipe.apply(trainer, model, rows, start)
+    _note_first_update(trainer)
+
+
+def _checked_weights(args, model: nn.Module, rows: list[nn.Module]) -> str | None:
+    """Return the argument `backbone_weights`.
+
+    Raises:
+        ValueError: If it is no text, contradicts another argument or has no backbone to act on.
+    """
+    weights = getattr(args, "backbone_weights", None)
     if weights is not None and not (isinstance(weights, str) and weights):
         raise ValueError(f"backbone_weights must be a timm tag or a file, got {weights!r}")
     if weights and not rows:
         raise ValueError(f"backbone_weights={weights}: {type(model).__name__} has no backbone of yolo_effnet")
     if weights and args.pretrained is False:
         raise ValueError(f"pretrained=False contradicts backbone_weights={weights}: leave out one of them")
-    if not rows or trainer.resume:
-        recipe.apply(trainer, model, rows, "as before")
+    return weights
+
+
+def _load_weights(trainer, model: nn.Module, weights: str | None) -> None:
+    """Load the weights that an argument names, or those of the YAML into a random backbone, and say what is random."""
+    rows, config = backbone_rows(model), getattr(model, "yaml", None) or {}
+    by_yaml = trainer.args.pretrained is not False and (config.get("weights") or config.get("weights_file"))
+    if weights or (by_yaml and origin(model).backbone == RANDOM):
+        _load(trainer, model, weights)
         return
-    if grafted:
-        weights = None
-    config = getattr(model, "yaml", None) or {}
-    if float_rows := float_rows_of(args, model):
-        config["float_rows"] = float_rows
-    named_by_yaml = args.pretrained is not False and (config.get("weights") or config.get("weights_file"))
     random, total = random_tensors(rows)
-    is_random = 2 * random > total
-    if weights or (is_random and named_by_yaml):
-        is_random = not _load(trainer, model, weights) and is_random
-    elif random and any(row.random is not None for row in rows):  # for all that was loaded
+    if random and any(row.random is not None for row in rows):  # for all that was loaded
         LOGGER.warning(f"{random} of {total} tensors of the backbone start from random values")
-    if is_random and getattr(args, "quantize", None) == 8:
-        # The ranges of a random network, whose activations fade away, would make the loss NaN.
-        raise ValueError(
-            "quantize=8 takes the ranges of a trained model, and this backbone is random: train without it first, then "
-            "train model=best.pt quantize=8"
-        )
-    trained = any(row.trained for row in rows)
-    start = RANDOM if is_random else "trained before" if trained else IMAGENET
-    if config.get("graft") and not (is_random or trained):
-        start = GRAFTED
-    recipe.apply(trainer, model, rows, start)
-    for row in rows:
-        row.random, row.trained = 0, True  # from here on it learns
+
+
+def _note_first_update(trainer) -> None:
+    """Note with its first update of the weights, and not before, that the model of a trainer was trained."""
+    step = trainer.optimizer_step
+
+    @functools.wraps(step)
+    def wrapper(*args, **kwargs):
+        del trainer.optimizer_step
+        step(*args, **kwargs)
+        for model in filter(None, (trainer.model, trainer.ema and trainer.ema.ema)):
+            note(_unwrapped(model), TRAINED, TRAINED)
+
+    trainer.optimizer_step = wrapper
 
 
 def _wrap_setup(setup):
@@ -188,6 +210,7 @@ def wrap_trainer(trainer_class) -> None:
 
     Whatever its subclasses and callbacks are.
     """
+    trainer_class.__init__ = once(trainer_class.__init__, recipe.wrap_init)
     trainer_class._setup_train = once(trainer_class._setup_train, _wrap_setup)
 
 

@@ -28,17 +28,15 @@ def _per_channel(statistic: float | Sequence[float], channels: int, name: str, o
 
 
 class BackboneRow:
-    """Mixin of the rows of a backbone, which know where their weights come from.
+    """Mixin of the rows of a backbone, which count what state dicts bring them (see `origin.py`).
 
     Attributes:
         random (int | None): How many tensors the state dicts that were loaded left at their random initial values;
             None as long as none was loaded.
-        trained (bool): Whether they were trained as part of this model; ImageNet weights were not.
         frozen (bool): Whether the row computes without gradients, for as long as a training says so.
     """
 
     random: int | None = None
-    trained: bool = False
     frozen: bool = False
 
     def __call__(self, *args, **kwargs):
@@ -57,24 +55,17 @@ class BackboneRow:
 
         Without pixel statistics, and without a convolution of the image, whose channels may be others.
         """
-        image = self.mean.shape[1] if isinstance(self, PixelNormalization) else None
+        image = image_convolution(self)[0] if isinstance(self, PixelNormalization) else None
         return {
             name: tensor
             for name, tensor in self.state_dict().items()
-            if name.rpartition(".")[2] not in ("num_batches_tracked", "mean", "std")
-            and not (tensor.ndim == 4 and tensor.shape[1] == image)
+            if name.rpartition(".")[2] not in ("num_batches_tracked", "mean", "std") and name != image
         }
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         super()._load_from_state_dict(state_dict, prefix, *args)
         left = [k for k, v in self.learnt().items() if getattr(state_dict.get(prefix + k), "shape", None) != v.shape]
         self.random = len(left) if self.random is None else min(self.random, len(left))
-
-
-def random_tensors(rows: Sequence[BackboneRow]) -> tuple[int, int]:
-    """Return how many of the learnt tensors of a backbone are at their random initial values, and how many it has."""
-    counts = [len(row.learnt()) for row in rows]
-    return sum(n if row.random is None else row.random for row, n in zip(rows, counts, strict=True)), sum(counts)
 
 
 class PixelNormalization(BackboneRow):
@@ -86,6 +77,7 @@ class PixelNormalization(BackboneRow):
     Attributes:
         mean (torch.Tensor): Pixel mean, `(1, c1, 1, 1)`, in units of [0, 1] pixels.
         std (torch.Tensor): Pixel standard deviation, `(1, c1, 1, 1)`, likewise.
+        origin (tuple[str, str]): Where the weights of backbone and rest of the model come from, as `origin.py` has it.
         follows_weights (bool): Whether weights that are loaded set the padding, which nobody has chosen.
     """
 
@@ -94,6 +86,7 @@ class PixelNormalization(BackboneRow):
         self.register_buffer("mean", _per_channel(mean, c1, "mean", owner))
         self.register_buffer("std", _per_channel(std, c1, "std", owner))
         self.follows_weights = False
+        self.origin = ("random", "random")
 
     def set_statistics(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
         """Normalise pixels with `mean` and `std` from now on: a number, or one number per channel."""
@@ -114,3 +107,9 @@ def backbone_rows(model: nn.Module) -> list[BackboneRow]:
     """Return the rows of the backbone in a model of any kind; none in one without a backbone of ours."""
     rows = [m for m in model.modules() if isinstance(m, BackboneRow)] if isinstance(model, nn.Module) else []
     return rows if rows and isinstance(rows[0], PixelNormalization) else []
+
+
+def image_convolution(row: nn.Module) -> tuple[str, torch.Tensor]:
+    """Return name and weights of the convolution of the image in the first row of a backbone."""
+    channels = row.mean.shape[1]
+    return next((name, p) for name, p in row.named_parameters() if p.ndim == 4 and p.shape[1] == channels)

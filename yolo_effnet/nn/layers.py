@@ -36,6 +36,7 @@ def shrink(conv: nn.Conv2d) -> None:
     """
     with torch.no_grad():
         conv.weight /= 3
+    conv.is_shrunk = True
 
 
 def _is_fast(layer: "ConvNormAct", x: torch.Tensor) -> bool:

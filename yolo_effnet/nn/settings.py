@@ -5,7 +5,7 @@ from torch import nn
 from yolo_effnet.checks import check_values
 from yolo_effnet.nn.backbone import PixelNormalization
 from yolo_effnet.nn.blocks import FusedMBConv, MBConv
-from yolo_effnet.nn.layers import ConvNormAct, StridedConv
+from yolo_effnet.nn.layers import ConvNormAct, StridedConv, shrink
 
 
 def set_bn_momentum(model: nn.Module, momentum: float = 0.1) -> None:
@@ -19,6 +19,14 @@ def set_bn_momentum(model: nn.Module, momentum: float = 0.1) -> None:
             for norm in m.modules():
                 if isinstance(norm, nn.BatchNorm2d):
                     norm.momentum = momentum
+
+
+def draw_again(model: nn.Module) -> None:
+    """Draw the small random weights of `model` again, where something has reset its layers to PyTorch's own."""
+    for m in model.modules():
+        if getattr(m, "is_shrunk", False):
+            m.reset_parameters()
+            shrink(m)
 
 
 def set_activation(model: nn.Module, activation: nn.Module, kind: type = ConvNormAct) -> None:

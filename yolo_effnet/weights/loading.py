@@ -10,6 +10,7 @@ from ultralytics.utils import ROOT
 
 from yolo_effnet.nn.backbone import PixelNormalization
 from yolo_effnet.nn.layers import ConvNormAct
+from yolo_effnet.nn.origin import IMAGENET, note
 from yolo_effnet.nn.settings import set_padding
 from yolo_effnet.nn.stages import Classifier, EfficientNetStage, EfficientNetStem
 from yolo_effnet.nn.timm_backbone import TimmBackbone
@@ -196,6 +197,7 @@ def load_backbone_weights(model, weights: str | None = None, file: str | Path | 
         module.names = _imagenet_names()
     follow(module, source.padding)
     layers[0].set_statistics(source.mean, source.std)
+    note(module, backbone=IMAGENET)
     if config:
         config["weights"], config["weights_file"] = source.tag, str(path) if path else None
     return LoadReport(source, origin, len(converted))

@@ -10,9 +10,9 @@ PACKAGE = Path(__file__).parent.parent / "yolo_effnet"
 # What a room may import of the package, besides itself; "" is what lies beside the rooms.
 ALLOWED = {
     "zoo": {"checks"},
-    "nn": {"zoo", "checks"},
+    "nn": {"zoo", "arguments", "checks"},
     "weights": {"zoo", "nn", "checks"},
-    "grafting": {"zoo", "nn", "weights", "checks", "recipe"},
+    "grafting": {"zoo", "nn", "weights", "arguments", "checks"},
     "host": {"zoo", "nn", "weights", "grafting", "arguments", "checks", "recipe", "wrapping"},
     "tools": {"zoo", "nn", "weights", "host", "checks"},
 }

@@ -15,7 +15,8 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG_DICT, YAML
 
 import yolo_effnet
-from yolo_effnet.nn.origin import DONOR, IMAGENET, RANDOM, TRAINED, Origin, Start, note, origin
+from yolo_effnet.arguments import Start
+from yolo_effnet.nn.origin import DONOR, IMAGENET, RANDOM, TRAINED, Origin, note, origin
 from yolo_effnet.zoo import configs
 
 QUICK = {"imgsz": 64, "epochs": 1, "batch": 4, "workers": 0, "plots": False, "verbose": False, "device": "cpu"}

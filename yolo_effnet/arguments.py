@@ -1,23 +1,137 @@
-"""Arguments of our own for Ultralytics' command line and `YOLO.train`. Stdlib only: a hook runs it early."""
+"""Arguments of our own for `yolo train` and `YOLO.train`, each declared once. Stdlib only: a hook runs it early."""
 
 import functools
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
 
-from yolo_effnet.wrapping import once
+from yolo_effnet.checks import check_value, is_number
+
+
+class Start(Enum):
+    """From what a training starts. Its value is its name in logs."""
+
+    RANDOM = "random weights"
+    IMAGENET = "ImageNet weights"  # under a random neck and head, or under those of another backbone
+    BACKBONE = "a trained backbone"  # under a random neck and head
+    GRAFTED = "a graft"  # under the trained neck and head of a donor
+    TRAINED = "trained before"  # as a whole
+    RESUMED = "as before"
+
+
+def _is_text(value) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+FEW_UPDATES = 1000  # of the weights: a small training
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument of a training.
+
+    Attributes:
+        name (str): Its name, also as a key of a model YAML if it is one.
+        help (str): What it does, for errors and for the table of the documentation.
+        accepts (Callable): Whether a value is in its range.
+        accepted (str): The range, for errors and for the table.
+        default (object): What Ultralytics does without it; None where it does nothing.
+        by_start (dict[Start, object]): The default from starts that have another.
+        is_key (bool): Whether a model YAML can say it.
+        is_of_recipe (bool): Whether it is a field of `Recipe`.
+    """
+
+    name: str
+    help: str
+    accepts: Callable[[object], bool]
+    accepted: str
+    default: object = None
+    by_start: dict[Start, object] = field(default_factory=dict)
+    is_key: bool = True
+    is_of_recipe: bool = True
+
+    def check(self, value) -> None:
+        """Check a value.
+
+        Raises:
+            ValueError: If it is out of its range.
+        """
+        check_value(self.name, value, self.accepts, self.accepted)
+
 
 ARGUMENTS = {
-    "backbone_weights": "a timm tag, or a file of ImageNet weights for the backbone",
-    "graft": "a trained detector, whose neck and head the model gets",
-    "lr_ratio": "the learning rate relative to the one that Ultralytics chooses or is given, above 0, or auto",
-    "backbone_lr_ratio": "the learning rate of the backbone relative to that of neck and head, 0 to 1",
-    "freeze_epochs": "the epochs in which the backbone does not learn yet, or a share of them below 1",
-    "freeze_bn": "True, False or auto, whether the statistics of the backbone's BatchNorm stay as they are",
-    "min_updates": "the updates of the weights that a training has at least, as far as nbs=16 gives them",
-    "progressive": "the size of the first pictures relative to imgsz, 0 to 1",
+    argument.name: argument
+    for argument in (
+        Argument(
+            "backbone_weights",
+            "ImageNet weights of the backbone",
+            _is_text,
+            "a timm tag or a file",
+            is_of_recipe=False,
+        ),
+        Argument(
+            "graft",
+            "a trained detector, whose neck and head the model gets",
+            _is_text,
+            "the name or path of a trained .pt file",
+            is_key=False,
+            is_of_recipe=False,
+        ),
+        Argument(
+            "lr_ratio",
+            "the learning rate relative to the one that Ultralytics chooses or is given; auto keeps what a graft knows",
+            lambda v: v == "auto" or (is_number(v) and v > 0),
+            "a number above 0, or auto",
+            1.0,
+            {Start.GRAFTED: "auto"},
+        ),
+        Argument(
+            "backbone_lr_ratio",
+            "the learning rate of the backbone relative to that of neck and head",
+            lambda v: is_number(v) and 0 <= v <= 1,
+            "a number from 0 to 1",
+            1.0,
+        ),
+        Argument(
+            "freeze_epochs",
+            "the epochs at the start in which the backbone does not learn",
+            lambda v: is_number(v) and v >= 0 and (v < 1 or v == int(v)),
+            "a number of epochs, or a share of them below 1",
+            0,
+        ),
+        Argument(
+            "freeze_bn",
+            "whether the statistics of the backbone's BatchNorm stay as they are; auto for batches of 1 and 2",
+            lambda v: isinstance(v, bool) or v == "auto",
+            "True, False or auto",
+            False,
+        ),
+        Argument(
+            "progressive",
+            "the size of the first pictures relative to imgsz",
+            lambda v: is_number(v) and 0 <= v <= 1,
+            "a share of imgsz from 0 to 1",
+            0.0,
+        ),
+        Argument(
+            "min_updates",
+            "the updates of the weights that a training has at least, as far as nbs=16 gives them",
+            lambda v: is_number(v) and v >= 0,
+            "a number of updates of the weights",
+            0,
+            dict.fromkeys((Start.RANDOM, Start.IMAGENET, Start.BACKBONE, Start.GRAFTED), FEW_UPDATES),
+        ),
+    )
 }
-
-
+RECIPE = tuple(argument for argument in ARGUMENTS.values() if argument.is_of_recipe)
+KEYS = tuple(argument for argument in ARGUMENTS.values() if argument.is_key)
 _lent: set[str] = set()  # names that are in Ultralytics' defaults because we put them there
+
+
+def defaults(start: Start) -> dict[str, object]:
+    """Return the arguments of the recipe that have another default from a start than Ultralytics' own."""
+    return {argument.name: argument.by_start[start] for argument in RECIPE if start in argument.by_start}
 
 
 def ours() -> set[str]:
@@ -25,8 +139,25 @@ def ours() -> set[str]:
     return ARGUMENTS.keys() - (sys.modules["ultralytics.utils"].DEFAULT_CFG_DICT.keys() - _lent)
 
 
-def _wrap_check(check):
-    """Return Ultralytics' function, which accepts our arguments with those of a training."""
+def said(args, config: dict) -> dict[str, object]:
+    """Return what a user says about the recipe: the arguments of a run, and else the keys of its model YAML.
+
+    Args:
+        args (Namespace): Arguments of the run.
+        config (dict): The model YAML.
+    """
+    mine = ours()
+    values = {a.name: getattr(args, a.name, None) if a.name in mine else None for a in RECIPE}
+    values = {name: config.get(name) if value is None else value for name, value in values.items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def wrap_check(check):
+    """Return Ultralytics' function that checks the names of arguments, which accepts ours with those of a training.
+
+    They are accepted where they are given, and are no part of the default configuration, so that the arguments that a
+    run without them saves are those that it saves without this package.
+    """
 
     @functools.wraps(check)
     def wrapper(base, custom, *args, **kwargs):
@@ -34,20 +165,13 @@ def _wrap_check(check):
         if "epochs" in base and custom.get("mode", "train") in ("train", "tune"):
             for name in ARGUMENTS.keys() - base.keys():
                 if custom.get(name) == "":
-                    raise SyntaxError(f"'{name}' is a valid argument but is missing its value: {ARGUMENTS[name]}")
+                    raise SyntaxError(
+                        f"'{name}' is a valid argument but is missing its value, {ARGUMENTS[name].accepted}"
+                    )
             base = {**dict.fromkeys(ARGUMENTS), **base}
         return check(base, custom, *args, **kwargs)
 
     return wrapper
-
-
-def accept(cfg) -> None:
-    """Have Ultralytics' module `ultralytics.cfg` accept them; an argument of its own of the same name stays its own.
-
-    They are accepted where they are given, and are no part of the default configuration, so that the arguments that a
-    run without them saves are those that it saves without this package.
-    """
-    cfg.check_dict_alignment = once(cfg.check_dict_alignment, _wrap_check)
 
 
 def accept_as_main(utils) -> None:

@@ -1,6 +1,7 @@
 """Ranges of the arguments of blocks and of the keys of model YAMLs, and errors in one line."""
 
 import math
+from collections.abc import Callable
 
 PADDINGS = ("same", "symmetric")
 
@@ -35,12 +36,22 @@ _ACCEPTED = {
 }
 
 
+def shortened(value) -> str:
+    """Return a value as text for an error, an object's in one short line."""
+    text = repr(value)
+    return text if len(text) <= 80 and "\n" not in text else f"{text.splitlines()[0][:77]}.."
+
+
+def check_value(name: str, value, accepts: Callable[[object], bool], accepted: str) -> None:
+    """Raise a ValueError that names a value outside its range, and what is accepted."""
+    if not accepts(value):
+        raise ValueError(f"{name} must be {accepted}, got {shortened(value)}")
+
+
 def check_values(owner: str, **values) -> None:
     """Raise a ValueError that names the first value outside its range, its owner and what is accepted."""
     for name, value in values.items():
-        accepts, accepted = _ACCEPTED[name]
-        if not accepts(value):
-            raise ValueError(f"{owner}: {name} must be {accepted}, got {value!r}")
+        check_value(f"{owner}: {name}", value, *_ACCEPTED[name])
 
 
 def why(error: BaseException) -> str:

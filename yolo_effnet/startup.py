@@ -10,9 +10,9 @@ autoloaded = False  # whether this interpreter's start-up installed the hook, fo
 
 
 def _register_arguments(cfg) -> None:
-    from yolo_effnet import arguments
+    from yolo_effnet import arguments, wrapping
 
-    arguments.accept(cfg)
+    cfg.check_dict_alignment = wrapping.once(cfg.check_dict_alignment, arguments.wrap_check)
 
 
 def _register_defaults(utils) -> None:

@@ -5,13 +5,13 @@ import copy
 from torch import nn
 from ultralytics.nn.modules import SPPF
 
-from yolo_effnet import recipe
+from yolo_effnet import arguments
 from yolo_effnet.grafting.anatomy import Anatomy, sources
 from yolo_effnet.grafting.donor import Donor
 
 _SILU = "torch.nn.SiLU()"
 ACTIVATIONS = {"relu6": "torch.nn.ReLU6()", "relu": "torch.nn.ReLU()"}  # that small devices compute in int8
-_OF_BACKBONE = ("drop_path", "padding", "weights", "weights_file", *recipe.ARGUMENTS)
+_OF_BACKBONE = ("drop_path", "padding", "weights", "weights_file", *(a.name for a in arguments.RECIPE))
 _OF_DONOR = ("activation", "reg_max", "end2end", "kpt_shape")
 
 

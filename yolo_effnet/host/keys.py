@@ -5,12 +5,12 @@ import difflib
 
 from torch import nn
 
-from yolo_effnet import recipe
+from yolo_effnet import arguments
 from yolo_effnet.checks import check_values
 
 OURS = (
     "weights", "weights_file", "padding", "drop_path", "activation", "backbone_activation", "graft", "float_rows",
-    *recipe.ARGUMENTS,
+    *(argument.name for argument in arguments.RECIPE),
 )  # fmt: skip
 _ALIASES = {"act": "activation", "drop_path_rate": "drop_path", "pretrained": "weights", "pad": "padding"}
 # What else a model YAML of Ultralytics has, some of which differ from a key of ours by a letter or two.
@@ -113,8 +113,8 @@ def check_keys(d: dict, namespace: dict) -> None:
         if not isinstance(d.get(key), (str, type(None))):
             what = "a timm tag" if key == "weights" else "the path of a file"
             raise ValueError(f"model YAML: `{key}:` must be {what} or empty, got {d[key]!r}")
-    for name in recipe.ARGUMENTS:
-        if d.get(name) is not None:
-            recipe.check(name, d[name])
+    for argument in arguments.RECIPE:
+        if d.get(argument.name) is not None:
+            argument.check(d[argument.name])
     padding = "same" if d.get("padding") is None else d["padding"]
     check_values("model", padding=padding, drop_path=d.get("drop_path", 0.0), float_rows=d.get("float_rows") or 0)

@@ -4,7 +4,6 @@ import functools
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -12,17 +11,11 @@ from torch import nn
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 
 from yolo_effnet import arguments
+from yolo_effnet.arguments import RECIPE, Start
 from yolo_effnet.nn.backbone import BackboneRow
-from yolo_effnet.nn.origin import Start
 from yolo_effnet.nn.settings import set_drop_path
-from yolo_effnet.recipe import ARGUMENTS, FEW_UPDATES, Recipe, keeping_rate
+from yolo_effnet.recipe import Recipe, keeping_rate
 
-_DEFAULTS = {  # docs/training.md has what was measured
-    Start.RANDOM: {"min_updates": FEW_UPDATES},
-    Start.IMAGENET: {"min_updates": FEW_UPDATES},
-    Start.BACKBONE: {"min_updates": FEW_UPDATES},
-    Start.GRAFTED: {"min_updates": FEW_UPDATES, "lr_ratio": "auto"},
-}
 _SAID = "YOLO_EFFNET_SAID_NBS"  # for the processes of several GPUs, which get every argument as if it had been said
 
 
@@ -30,19 +23,6 @@ def world_size() -> int:
     """Return the number of processes that train together."""
     running = torch.distributed.is_available() and torch.distributed.is_initialized()
     return torch.distributed.get_world_size() if running else 1
-
-
-def given(args, config: dict) -> dict:
-    """Return what a user says about the recipe: the arguments of a run, and else the keys of its model YAML.
-
-    Args:
-        args (Namespace): Arguments of the run.
-        config (dict): The model YAML.
-    """
-    ours = arguments.ours()
-    said = {name: getattr(args, name, None) if name in ours else None for name in ARGUMENTS}
-    said = {name: config.get(name) if value is None else value for name, value in said.items()}
-    return {name: value for name, value in said.items() if value is not None}
 
 
 def wrap_init(init):
@@ -138,7 +118,7 @@ class _Applied:
                 text = f"{keeps}: lr_ratio={ratio:g}" + " keeps what it knows" * (ratio != 1)
             self.log("auto", ratio, text)
         args.lr_ratio = ratio
-        self.recipe = replace(self.recipe, lr_ratio=ratio)
+        self.recipe = self.recipe.with_rate(ratio)
 
     def build_optimizer(self, build):
         """Return Ultralytics' method, whose optimizer has the recipe's rates, and groups for the backbone."""
@@ -268,16 +248,16 @@ def apply(trainer, model: nn.Module, rows: list[BackboneRow], start: Start) -> N
         ValueError: If a value is out of its range, or does not go with another argument or with the model.
     """
     config = getattr(model, "yaml", None) or {}
-    said = given(trainer.args, {} if trainer.resume else config)
+    said = arguments.said(trainer.args, {} if trainer.resume else config)
     if said and not rows:
         name, value = next(iter(said.items()))
         raise ValueError(f"{name}={value}: {type(model).__name__} has no backbone of yolo_effnet")
-    asked = {**_DEFAULTS.get(start, {}), **said}
+    asked = {**arguments.defaults(start), **said}
     if not asked:
         return
     recipe = Recipe(**asked)
     _check(recipe, trainer.args)
-    for name in arguments.ours() & set(ARGUMENTS):
+    for name in arguments.ours() & {argument.name for argument in RECIPE}:
         setattr(trainer.args, name, getattr(recipe, name))
     if recipe != Recipe():
         _Applied(trainer, model, rows, recipe, start)

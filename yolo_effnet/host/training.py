@@ -12,9 +12,10 @@ from ultralytics.nn.tasks import ClassificationModel
 from ultralytics.utils import LOGGER, RANK, torch_utils
 from ultralytics.utils.checks import check_imgsz
 
+from yolo_effnet.arguments import Start
 from yolo_effnet.host import recipe
 from yolo_effnet.nn.backbone import backbone_rows
-from yolo_effnet.nn.origin import IMAGENET, RANDOM, TRAINED, Start, note, origin, random_tensors
+from yolo_effnet.nn.origin import IMAGENET, RANDOM, TRAINED, note, origin, random_tensors
 from yolo_effnet.nn.settings import draw_again
 from yolo_effnet.weights.loading import backbone_of, follow, load_backbone_weights, named
 from yolo_effnet.weights.sources import WeightsUnavailableError

@@ -2,26 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import Enum
 from typing import NamedTuple
 
 from torch import nn
 
+from yolo_effnet.arguments import Start
 from yolo_effnet.nn.backbone import BackboneRow, backbone_rows, image_convolution
 
 # Words and not an Enum, since checkpoints hold them.
 RANDOM, IMAGENET, TRAINED, DONOR = "random", "imagenet", "trained", "donor"
-
-
-class Start(Enum):
-    """From what a training starts. Its value is its name in logs."""
-
-    RANDOM = "random weights"
-    IMAGENET = "ImageNet weights"  # under a random neck and head, or under those of another backbone
-    BACKBONE = "a trained backbone"  # under a random neck and head
-    GRAFTED = "a graft"  # under the trained neck and head of a donor
-    TRAINED = "trained before"  # as a whole
-    RESUMED = "as before"
 
 
 class Origin(NamedTuple):

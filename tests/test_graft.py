@@ -455,9 +455,11 @@ def test_grey_donors(images, tmp_path):
     arguments = {"data": tmp_path / "grey.yaml", "graft": donor, "project": tmp_path}
     trainer = interrupted("yolov8-efflite0.yaml", **arguments)
     assert YOLO(trainer.save_dir / "grafted.pt").model.yaml["channels"] == trainer.model.yaml["channels"] == 1
-    colour = checkpoint("yolov8-efflite0", tmp_path)
-    with pytest.raises(ValueError, match=r"efflite0\.pt' was trained on images of 3 channels, and the donor takes 1"):
-        yolo_effnet.graft(donor, colour, images, **QUICK)
+    colour = YOLO("yolov8-efflite0.yaml").model
+    colour.load_state_dict(colour.state_dict())  # which makes them weights that it was given
+    torch.save({"model": colour, "train_args": {}}, tmp_path / "colour.pt")
+    with pytest.raises(ValueError, match=r"colour\.pt' was trained on images of 3 channels, and the donor takes 1"):
+        yolo_effnet.graft(donor, tmp_path / "colour.pt", images, **QUICK)
 
 
 def test_other_trainings_need_no_graft(images, tmp_path, monkeypatch):

@@ -279,8 +279,8 @@ def test_wrong_files_numbers_and_pictures(images, tmp_path, caplog):
             yolo_effnet.graft(wrong, "yolov8-effb0", images, **QUICK)
     for options, message in (
         ({"imgsz": 0}, "imgsz must be a number of pixels >= 1, got 0"),
-        ({"device": "99"}, "device 99 cannot be used"),
-        ({"device": "gpu"}, "device gpu cannot be used"),
+        ({"device": "99"}, "device '99' cannot be used"),
+        ({"device": "gpu"}, "device 'gpu' cannot be used"),
         ({"match": -1}, "match must be a number of steps >= 0, got -1"),
         ({"number": 0}, "number of pictures must be an integer >= 1, got 0"),
         ({"activation": "gelu", "match": 9}, "activation must be one of relu6, relu, got 'gelu'"),

@@ -84,7 +84,7 @@ def _usable(device: str | int | torch.device) -> torch.device:
         found = torch.device(f"cuda:{device}" if str(device).isdigit() else device)
         torch.zeros(1, device=found)
     except Exception as error:  # of many kinds, AssertionError among them
-        raise ValueError(f"device {device} cannot be used ({why(error)}); cpu, mps, cuda:0 are such") from error
+        raise ValueError(f"device '{device}' cannot be used ({why(error)}); give such as cpu, mps or cuda:0") from error
     return found
 
 

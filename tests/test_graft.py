@@ -10,6 +10,7 @@ import pictures
 import pytest
 import torch
 from backbones import reference
+from donors import QUICK, checkpoint, output
 from safetensors.torch import load_file
 from ultralytics import YOLO
 from ultralytics.nn.modules import Conv
@@ -21,36 +22,10 @@ from yolo_effnet import cli
 from yolo_effnet.grafting.pictures import Pictures, find
 
 
-def checkpoint(name: str, folder, names=()) -> str:
-    """Return a checkpoint of a model with lively random weights, and class names where `names` gives them."""
-    torch.manual_seed(1)
-    model = YOLO(f"{name}.yaml").model
-    model.names = {i: f"kind {i}" for i in range(model.yaml["nc"])} | dict(names)
-    for m in model.modules():
-        if isinstance(m, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(m.running_mean, -0.1, 0.1)
-            torch.nn.init.uniform_(m.running_var, 0.5, 1.5)
-            torch.nn.init.uniform_(m.weight, 0.8, 1.2)
-    file = folder / f"{name}.pt"
-    torch.save({"model": model.eval(), "train_args": {}}, file)
-    return str(file)
-
-
-def output(model, x: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        y = model.eval()(x)
-    while isinstance(y, (list, tuple)):
-        y = y[0]
-    return y
-
-
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     """A data set of which 16 pictures are to train on."""
     return pictures.draw("detect", tmp_path_factory.mktemp("images"), train=16, val=2)
-
-
-QUICK = {"number": 16, "imgsz": 64, "allow_random": True}
 
 
 @pytest.mark.parametrize("name", ["yolov8-effb0", "yolov8-efflite0-seg", "yolo26-effb0", "yolov8-effb0-p6"])
@@ -217,16 +192,19 @@ def test_ranks_start_equal_from_a_graft(images, weights, tmp_path):
     assert torch.equal(ranks[1]["model"]["model.0.conv.weight"], load_file(weights)["conv_stem.weight"])
 
 
-def test_an_argument_that_cannot_be_is_one_error(images, weights, tmp_path):
+def test_an_argument_that_cannot_be_is_one_error(images, weights, tmp_path, caplog):
     donor = checkpoint("yolov8n", tmp_path)
     arguments = {**TRAINING, "data": images, "project": tmp_path, "epochs": 1, "backbone_weights": weights}
     for wrong, message in (
-        ({"graft": 7}, "graft must be a trained detector, such as yolov8n.pt, got 7"),
+        ({"graft": 7}, "graft must name a trained detector, such as yolov8n.pt, got 7$"),
+        ({"graft": YOLO(donor)}, "such as yolov8n.pt, got a YOLO object: save it, and give its path$"),
+        ({"graft": YOLO(donor).model}, "got a DetectionModel object: save it, and give its path$"),
         ({"graft": donor, "pretrained": False}, "pretrained=False contradicts graft="),
         ({"graft": checkpoint("yolov8n-seg", tmp_path)}, "is a model to segment, not to detect"),
     ):
         with pytest.raises(ValueError, match=message):
             YOLO("yolov8-effb0.yaml").train(**arguments, **wrong)
+    assert "Neck and head" not in caplog.text  # nothing was loaded or computed for any of them
     with pytest.raises(ValueError, match=r"'yolov8n\.yaml' has no backbone of yolo_effnet"):
         YOLO("yolov8n.yaml").train(**{**arguments, "backbone_weights": None}, graft=donor)
 
@@ -300,7 +278,9 @@ def test_wrong_files_numbers_and_pictures(images, tmp_path, caplog):
         with pytest.raises(ValueError, match=message):
             yolo_effnet.graft(wrong, "yolov8-effb0", images, **QUICK)
     for options, message in (
-        ({"imgsz": 100}, "imgsz must be a multiple of 32, got 100"),
+        ({"imgsz": 0}, "imgsz must be a number of pixels >= 1, got 0"),
+        ({"device": "99"}, "device '99' cannot be used"),
+        ({"device": "gpu"}, "device 'gpu' cannot be used"),
         ({"match": -1}, "match must be a number of steps >= 0, got -1"),
         ({"number": 0}, "number of pictures must be an integer >= 1, got 0"),
         ({"activation": "gelu", "match": 9}, "activation must be one of relu6, relu, got 'gelu'"),
@@ -312,8 +292,16 @@ def test_wrong_files_numbers_and_pictures(images, tmp_path, caplog):
     for wrong in ("nowhere.pt", "broken.pt"):
         with pytest.raises(ValueError, match=f"{wrong}' is no checkpoint that Ultralytics can load"):
             yolo_effnet.graft(tmp_path / wrong, "yolov8-effb0", images, **QUICK)
-    with pytest.raises(ValueError, match="no pictures in"):
-        yolo_effnet.graft(donor, "yolov8-effb0", str(tmp_path / "nowhere" / "*.jpg"), **QUICK)
+    (tmp_path / "no.yaml").write_text("train: images")
+    for wrong, message in (
+        (str(tmp_path / "nowhere" / "*.jpg"), r"no pictures in .*nowhere.\*\.jpg; give"),
+        ([str(tmp_path / "a")] * 99, "no pictures in .*a and 98 more; give"),
+        ([np.zeros((64, 64, 3))], "given as files, folders, globs or data YAMLs, not ndarray$"),
+        (None, "given as files, folders, globs or data YAMLs, not NoneType$"),
+        (tmp_path / "no.yaml", r"no\.yaml' is no data set that Ultralytics can load \(.*'val:' key missing"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            yolo_effnet.graft(donor, "yolov8-effb0", wrong, **QUICK)
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match="none of 1 pictures can be read"):
         yolo_effnet.graft(donor, "yolov8-effb0", tmp_path / "broken.png", **QUICK)
@@ -325,12 +313,12 @@ def test_wrong_files_numbers_and_pictures(images, tmp_path, caplog):
 def test_what_is_written_is_checked_before_anything_is_computed(images, tmp_path):
     donor = checkpoint("yolov8n", tmp_path)
     kept = (tmp_path / "yolov8n.pt").read_bytes()
-    for output, message in (
+    for name, message in (
         ("b0.onnx", r"must be called \.pt, got '.*b0\.onnx'"),
         ("yolov8n.pt", r"yolov8n\.pt', is what it is made of; give it another name"),
     ):
         with pytest.raises(ValueError, match=message):
-            yolo_effnet.graft(donor, "yolov8-effb0", images, tmp_path / output, **QUICK)
+            yolo_effnet.graft(donor, "yolov8-effb0", images, tmp_path / name, **QUICK)
     assert (tmp_path / "yolov8n.pt").read_bytes() == kept
     yolo_effnet.graft(donor, "yolov8-effb0", images, tmp_path / "new" / "b0.pt", **{**QUICK, "number": 2})
     assert (tmp_path / "new" / "b0.pt").is_file()
@@ -342,11 +330,22 @@ def test_without_weights_it_goes_on_only_when_told_to(images, tmp_path, monkeypa
         yolo_effnet.graft(checkpoint("yolov8n", tmp_path), "yolov8-effb0", images, number=2, imgsz=64)
 
 
-def test_pictures_are_chosen_evenly(images):
-    folder = images.parent / "images" / "train"
-    assert find(images, 4) == find(folder, 4) == find(str(folder / "*.png"), 4)
-    assert len(find([folder], 99)) == 16
-    assert np.unique(find(images, 7)).size == 7
+@pytest.mark.filterwarnings("ignore")  # torch's exporter warns of its own age
+def test_a_graft_in_memory_is_a_model_like_any_other(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    grafted = yolo_effnet.graft(checkpoint("yolov8n", tmp_path), "yolov8-efflite0", images, **{**QUICK, "number": 2})
+    assert grafted.export(format="torchscript", imgsz=64) == "yolov8-efflite0-grafted.torchscript"
+    assert (tmp_path / "yolov8-efflite0-grafted.torchscript").is_file()
+    grafted.save("saved.pt")
+    assert "save it first" in grafted.overrides["model"]
+    with pytest.raises(OSError):  # noqa: PT011 (of many kinds)
+        YOLO(grafted.overrides["model"])  # as another process does
+    before = grafted.model.model[0].conv.weight.detach().clone()
+    torch.testing.assert_close(YOLO("saved.pt").model.model[0].conv.weight, before, atol=1e-3, rtol=1e-3)
+    grafted.train(data=images, epochs=1, project=tmp_path, **{**TRAINING, "lr0": 0, "optimizer": "SGD"})
+    torch.testing.assert_close(grafted.model.model[0].conv.weight.float(), before, atol=1e-2, rtol=1e-2)
+    assert grafted.val(data=images, imgsz=64, plots=False, workers=0, device="cpu", project=tmp_path).box.map50 >= 0
+    assert len(grafted.predict(images.parent / "images" / "val", imgsz=64, project=tmp_path, verbose=False)) == 2
 
 
 def test_the_command(images, tmp_path, capsys):

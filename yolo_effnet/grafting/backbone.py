@@ -101,6 +101,12 @@ def fill(model: nn.Module, backbone: Backbone, weights: str | None, file, allow_
         WeightsUnavailableError: If they cannot be had, a RuntimeError.
     """
     if backbone.trained and not (weights or file):
+        theirs, ours = (m.yaml.get("channels", 3) for m in (backbone.model, model))
+        if theirs != ours:
+            raise ValueError(
+                f"backbone '{backbone.name}' was trained on images of {theirs} channels, and the donor takes {ours}; "
+                "take a name or a YAML in place of it"
+            )
         for layer, source in list(zip(model.model, backbone.model.model, strict=False))[: backbone.anatomy.start]:
             layer.load_state_dict(source.state_dict())
         if backbone_rows(model):

@@ -49,6 +49,11 @@ class Donor:
         return HEADS[type(self.head).__name__]
 
     @property
+    def mode(self) -> str:
+        """Return Ultralytics' name of the task, such as `detect`."""
+        return {"": "detect", "-seg": "segment"}.get(self.task, self.task[1:])
+
+    @property
     def pyramid(self) -> str:
         """Return the suffix of the pyramid in the names of models."""
         strides = [int(s) for s in self.head.stride]

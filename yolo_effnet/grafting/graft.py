@@ -9,7 +9,9 @@ from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn.modules import Conv
 from ultralytics.utils import LOGGER
+from ultralytics.utils.checks import check_imgsz
 
+from yolo_effnet.checks import why
 from yolo_effnet.grafting.anatomy import Anatomy, anatomy
 from yolo_effnet.grafting.backbone import Backbone, fill, load_backbone
 from yolo_effnet.grafting.confidence import confidence
@@ -74,6 +76,28 @@ def _build(donor: Donor, backbone: Backbone, activation: str | None) -> tuple[nn
     return model, parts, seams
 
 
+def _usable(device: str | int | torch.device) -> torch.device:
+    """Return a device by its name, or by its number as Ultralytics' commands take it.
+
+    Raises:
+        ValueError: If it is not there.
+    """
+    try:
+        found = torch.device(f"cuda:{device}" if str(device).isdigit() else device)
+        torch.zeros(1, device=found)
+    except Exception as error:  # of many kinds, AssertionError among them
+        raise ValueError(f"device '{device}' cannot be used ({why(error)}); give such as cpu, mps or cuda:0") from error
+    return found
+
+
+def _in_memory(model: YOLO, name: str) -> YOLO:
+    """Return a YOLO object that knows no file, and is exported under a name, as one built from a YAML is."""
+    model.ckpt_path = model.model.pt_path = None
+    model.model.yaml_file = f"{name}-grafted.yaml"
+    model.model_name = model.overrides["model"] = f"{name}-grafted (in memory alone, save it first).pt"
+    return model
+
+
 def graft(
     donor,
     backbone,
@@ -88,7 +112,7 @@ def graft(
     weights_file: str | Path | None = None,
     allow_random: bool = False,
     seed: int = 0,
-    device: str | torch.device = "cpu",
+    device: str | int | torch.device = "cpu",
 ) -> YOLO:
     """Change the backbone of a trained detector and keep its neck and head; no label is read.
 
@@ -102,11 +126,12 @@ def graft(
         backbone (str | Path | dict | YOLO | nn.Module): A model whose backbone is taken: a name as `model_names()`
             gives them, where `yolov8-effb0` stands for the donor's task and pyramid as well; a YAML; or a trained
             model, whose backbone's weights are kept.
-        images (str | Path | Iterable): A data set's YAML, whose train split is taken, a folder, a glob or a list.
-        output (str | Path | None): Checkpoint to write. Without one the model is in memory alone, and training it on
-            several GPUs needs it saved.
+        images (str | Path | Iterable): A data set's YAML, whose train split is taken, a folder, a text file that lists
+            pictures, a glob, or a list of these. Grey ones are read for a donor of one channel.
+        output (str | Path | None): Checkpoint to write. Without one the model is in memory alone: an export goes to the
+            working directory, and training it on several GPUs needs it saved.
         number (int): Pictures that are taken, evenly, each with its mirror image.
-        imgsz (int): Side in pixels to which they are letterboxed, a multiple of 32.
+        imgsz (int): Side in pixels to which they are letterboxed; rounded up to a multiple of the donor's stride.
         match (int): Gradient steps of 8 pictures that follow, which bring the inputs of the head to the donor's.
         activation (str | None): Activation that neck and head get in place of the donor's, `relu6` or `relu`, for
             devices that compute it faster; needs `match`, which then teaches the head too.
@@ -114,7 +139,7 @@ def graft(
         weights_file (str | Path | None): State dict that stands in for their download.
         allow_random (bool): Whether to go on with a random backbone where there are no weights.
         seed (int): Of random weights, and of the pictures of `match`.
-        device (str | torch.device): Where to compute.
+        device (str | int | torch.device): Where to compute: `cpu`, `mps`, `cuda:0`, or the number of a GPU.
 
     Returns:
         (YOLO): The grafted model. Its `model.yaml` builds it without donor and pictures, and has a record under
@@ -131,19 +156,23 @@ def graft(
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
     if activation and not match:
         raise ValueError(f"activation={activation} changes what neck and head compute, and needs match, such as 300")
+    if isinstance(imgsz, bool) or not isinstance(imgsz, int) or imgsz < 1:
+        raise ValueError(f"imgsz must be a number of pixels >= 1, got {imgsz!r}")
+    device = _usable(device)
     if output is not None:
         check_output(output, donor, backbone)
     giver = load_donor(donor)
+    imgsz = check_imgsz(imgsz, stride=giver.head.stride, max_dim=1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         taker = load_backbone(backbone, giver)
         model, parts, seams = _build(giver, taker, activation)
+    files = find(images, number)
     LOGGER.info(f"Backbone of {taker.name}: {fill(model, taker, weights, weights_file, allow_random)}")
     LOGGER.info(
         f"Neck and head of {giver.name}, whose licence holds for the result too: AGPL-3.0 for weights of Ultralytics"
     )
-    pictures = Pictures(find(images, number), imgsz, giver.model.yaml.get("channels", 3))
-    device = torch.device(device)
+    pictures = Pictures(files, imgsz, giver.model.yaml.get("channels", 3))
     giver.model.to(device)
     model.to(device).eval()
     record = {
@@ -160,8 +189,7 @@ def graft(
     if backbone_rows(model):
         note(model, rest=DONOR)
     model.cpu().requires_grad_(True)
-    task = {"SegmentationModel": "segment", "PoseModel": "pose", "OBBModel": "obb"}.get(type(model).__name__, "detect")
     with tempfile.TemporaryDirectory() as folder:
         file = output or Path(folder) / "grafted.pt"
-        save_checkpoint(model, file, task=task, imgsz=imgsz)
-        return YOLO(file)
+        save_checkpoint(model, file, task=giver.mode, imgsz=imgsz)
+        return YOLO(file) if output else _in_memory(YOLO(file), Path(taker.name).stem)

@@ -16,6 +16,7 @@ from yolo_effnet.grafting.seams import Seam, run, watched
 # Ridge relative to the mean square of an input, of which the one that fits unseen pictures best is taken.
 _RIDGES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-9, 1e-12)
 _RIDGE = 1e-3  # where there are too few pictures to tell
+_ROUNDING = 1e-12  # variance relative to the mean square that float32 gives to what is constant, and more
 _LEAST = 1e-9  # mean square of an input below which it is no signal: weights for less would leave float16
 
 
@@ -58,10 +59,10 @@ class Sums:
         return prior + torch.cholesky_solve(right, factor)
 
     def fit(self, weights: torch.Tensor) -> float:
-        """Return R2 of weights `(n, m)`: the share of the targets' variance that they explain."""
+        """Return R2 of weights `(n, m)`: the share of the targets' variance that they explain, 0 where none is."""
         residual = self.yy - 2 * (weights * self.xy).sum(0) + (weights * (self.xx @ weights)).sum(0)
-        variance = self.yy - self.xy[-1] ** 2 / self.xx[-1, -1]
-        return float(1 - residual.sum() / variance.sum().clamp_min(1e-300))
+        variance = (self.yy - self.xy[-1] ** 2 / self.xx[-1, -1]).sum()
+        return float(1 - residual.sum() / variance) if variance > _ROUNDING * self.yy.sum() else 0.0
 
     def moments(self, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mean and variance of what weights `(n, m)` give without their constant, `(m,)` each."""

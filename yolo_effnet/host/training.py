@@ -79,27 +79,31 @@ def _graft(trainer) -> bool:
         ValueError: If the argument contradicts another, or donor and model do not go together.
         WeightsUnavailableError: If the backbone's weights cannot be had, a RuntimeError.
     """
-    from yolo_effnet.grafting.graft import graft  # which needs all of Ultralytics
-
     args = trainer.args
     donor = getattr(args, "graft", None)
     if donor is None or trainer.resume:
         return False
-    if not (isinstance(donor, (str, Path)) and str(donor)):
-        raise ValueError(f"graft must be a trained detector, such as yolov8n.pt, got {donor!r}")
+    kind, lines, _ = str(donor).partition("(\n")  # of an object, which Ultralytics writes out as it saves arguments
+    if lines or not isinstance(donor, (str, Path)) or not str(donor):
+        found = f"a {kind} object: save it, and give its path" if lines else repr(donor)[:80]
+        raise ValueError(f"graft must name a trained detector, such as yolov8n.pt, got {found}")
     if args.pretrained is not True:
         raise ValueError(f"pretrained={args.pretrained} contradicts graft={donor}: leave out one of them")
+    from yolo_effnet.grafting.donor import load_donor  # not for other trainings: it needs all of Ultralytics
+    from yolo_effnet.grafting.graft import graft
+
     file = trainer.save_dir / "grafted.pt"
     if RANK in (-1, 0):
-        weights = named(args.backbone_weights) if getattr(args, "backbone_weights", None) else {}
-        size = check_imgsz(args.imgsz, stride=32, max_dim=1)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        task = graft(
-            donor, args.model, trainer.data["train"], file, imgsz=size, seed=args.seed, device=trainer.device,
-            weights=weights.get("weights"), weights_file=weights.get("file"),
-        ).task  # fmt: skip
-        if task != args.task:
+        giver = load_donor(donor)
+        if (task := giver.mode) != args.task:
             raise ValueError(f"graft={donor} is a model to {task}, not to {args.task}: yolo {task} train ..")
+        weights = named(args.backbone_weights) if getattr(args, "backbone_weights", None) else {}
+        size = check_imgsz(args.imgsz, stride=1, max_dim=1)  # one side, which is rounded for the donor
+        file.parent.mkdir(parents=True, exist_ok=True)
+        graft(
+            giver.model, args.model, trainer.data["train"], file, imgsz=size, seed=args.seed, device=trainer.device,
+            weights=weights.get("weights"), weights_file=weights.get("file"),
+        )  # fmt: skip
     if recipe.world_size() > 1:
         torch.distributed.barrier()
     trainer.model = str(file)

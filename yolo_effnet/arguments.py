@@ -12,7 +12,6 @@ ARGUMENTS = {
     "backbone_lr_ratio": "the learning rate of the backbone relative to that of neck and head, 0 to 1",
     "freeze_epochs": "the epochs in which the backbone does not learn yet, or a share of them below 1",
     "freeze_bn": "True, False or auto, whether the statistics of the backbone's BatchNorm stay as they are",
-    "float_rows": "the number of rows at the start of the model that int8 leaves in float",
     "ema_share": "the mean age of the weights in their average as a share of the training so far, 0 to 0.5",
     "min_updates": "the updates of the weights that a training has at least, as far as nbs=16 gives them",
     "progressive": "the size of the first pictures relative to imgsz, 0 to 1",

@@ -12,7 +12,6 @@ from ultralytics.utils import LOGGER, RANK, torch_utils
 from ultralytics.utils.checks import check_imgsz
 
 from yolo_effnet.host import recipe
-from yolo_effnet.host.int8 import float_rows_of
 from yolo_effnet.nn.backbone import backbone_rows, random_tensors
 from yolo_effnet.recipe import GRAFTED, IMAGENET, RANDOM
 from yolo_effnet.weights.loading import backbone_of, follow, load_backbone_weights, named
@@ -138,8 +137,6 @@ def load_into(trainer, grafted: bool = False) -> None:
     if grafted:
         weights = None
     config = getattr(model, "yaml", None) or {}
-    if float_rows := float_rows_of(args, model):
-        config["float_rows"] = float_rows
     named_by_yaml = args.pretrained is not False and (config.get("weights") or config.get("weights_file"))
     random, total = random_tensors(rows)
     is_random = 2 * random > total

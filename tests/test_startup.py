@@ -1,5 +1,6 @@
 """The wheel that users install, and its start-up hook, in new interpreters."""
 
+import importlib.machinery
 import os
 import pkgutil
 import shutil
@@ -253,6 +254,19 @@ assert module.__name__ == "ultralytics.nn.tasks"
 """
     done = python(code)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_loader_that_executes_otherwise_stays(monkeypatch):
+    class Old:
+        load_module = None
+
+    class Finder:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            return importlib.machinery.ModuleSpec(name, Old())
+
+    monkeypatch.setattr(sys, "meta_path", [Finder])
+    assert type(startup._HostFinder().find_spec(startup.HOST).loader) is Old
 
 
 def test_a_folder_without_code_is_no_error(tmp_path):

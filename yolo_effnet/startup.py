@@ -126,7 +126,7 @@ class _HostFinder:
             find_spec = None if _is_ours(finder) else getattr(finder, "find_spec", None)
             spec = find_spec(fullname, path, target) if find_spec else None
             if spec is not None:
-                if spec.loader is not None:  # a folder without code has none
+                if hasattr(spec.loader, "exec_module"):  # a folder without code has no loader, an old one has others
                     spec.loader = _Loader(spec.loader)
                 return spec
         return None

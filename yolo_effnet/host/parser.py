@@ -82,13 +82,13 @@ def _wrap_parse_model(parse_model):
     innermost = inspect.unwrap(parse_model)
 
     @functools.wraps(parse_model)
-    def wrapper(d, ch, verbose=True):
+    def wrapper(d, ch, *args, **kwargs):
         with lending:  # also for models without rows of ours, which must not see what is lent to another thread
             activation = tasks.Conv.default_act
             try:
                 if not has_rows_of_ours(d):
                     try:
-                        return parse_model(d, ch, verbose)
+                        return parse_model(d, ch, *args, **kwargs)
                     except KeyError as error:
                         index = _failing_row(error, innermost)
                         explained = (
@@ -108,7 +108,7 @@ def _wrap_parse_model(parse_model):
                 with lent_names():
                     _check_parser(parse_model)
                     try:
-                        model, save = parse_model(d, ch, verbose)
+                        model, save = parse_model(d, ch, *args, **kwargs)
                     except Exception as error:
                         index = _failing_row(error, innermost)
                         explained = None if index is None else _explained(error, rows[index], index)
@@ -214,8 +214,8 @@ def _wrap_initialize_weights(initialize_weights):
     """Return Ultralytics' `initialize_weights`, which sets BatchNorm, with the momentum that our backbones need."""
 
     @functools.wraps(initialize_weights)
-    def wrapper(model):
-        initialize_weights(model)
+    def wrapper(model, *args, **kwargs):
+        initialize_weights(model, *args, **kwargs)
         set_bn_momentum(model)
 
     return wrapper

@@ -104,8 +104,7 @@ def wrap_restore(restore):
     def wrapper(model: nn.Module, state: dict):
         student = getattr(model, "student_model", model)
         blocks = {name for name, module in student.named_modules() if isinstance(module, _BLOCKS)}
-        owners = {key.rpartition(".")[0].rpartition(".")[0] for key in state["ranges"]}
-        if not blocks & owners:
+        if not any(key.rpartition(".")[0].rpartition(".")[0] in blocks for key in (state["ranges"] if blocks else ())):
             return restore(model, state)
         with _known_to_modelopt():
             return restore(model, state)

@@ -1,6 +1,8 @@
 """Int8: quantisation-aware training, and what its graphs compute in int8."""
 
 import shutil
+import threading
+import types
 from collections import Counter
 from pathlib import Path
 
@@ -11,11 +13,13 @@ import pictures
 import pytest
 import torch
 from ultralytics import YOLO
+from ultralytics.engine import trainer
+from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import torch_utils
+from ultralytics.utils.export import onnx as onnx_export
 
 import yolo_effnet
-from yolo_effnet.host import quantization
-from yolo_effnet.host.int8_libraries import row_of
+from yolo_effnet.host import int8, quantization
 from yolo_effnet.nn.blocks import SqueezeExcite
 from yolo_effnet.nn.layers import DropPath
 
@@ -136,7 +140,9 @@ def test_it_is_no_donor(quantised, learned):
 def test_a_model_from_before_the_quantizers_of_the_blocks_still_loads(learned, tmp_path, monkeypatch):
     """Quantizers on convolutions alone, as Ultralytics puts them."""
     best, data = learned
-    monkeypatch.setattr(quantization, "_BLOCKS", ())
+    for module in (torch_utils, trainer):
+        if hasattr(module, "prepare_qat"):
+            monkeypatch.setattr(module, "prepare_qat", module.prepare_qat.__wrapped__)
     model = YOLO(best)
     model.train(data=data, project=tmp_path, **{**LEARN, "epochs": 1})
     monkeypatch.undo()
@@ -189,29 +195,61 @@ def test_int8_of_a_model_without_our_backbone_is_ultralytics_own(learned, tmp_pa
     assert {i.data_type for i in zeros} == {onnx.TensorProto.INT8}
 
 
-def test_first_rows_in_float(exported, tmp_path):
-    nodes = onnx.load(exported(float_rows=3)).graph.node
-    rows = {row_of(node.name) for node in nodes if node.op_type == "QuantizeLinear" and "weight" not in node.name}
-    assert min(row for row in rows if row is not None) in (2, 3)  # what row 3 takes may be called by row 2
-    floats = {n.name for n in nodes if n.op_type == "Conv" and "Dequant" not in n.input[0]}
-    assert {row_of(name) for name in floats if "/dfl/" not in name} == {0, 1, 2}
+def test_two_exports_at_once_leave_nothing_behind(learned, tmp_path):
+    """Both are quantized as one alone is, and what is exported later is as without them."""
+    before = onnx_export.onnx_int8_quantize, onnxruntime.quantization.quantize_static
+    files, threads = {}, []
+
+    def export(name):
+        model = YOLO(shutil.copy(learned[0], tmp_path / f"{name}.pt"))
+        files[name] = model.export(format="onnx", imgsz=64, int8=True, data=learned[1])
+
+    for name in "ab":
+        threads.append(threading.Thread(target=export, args=(name,)))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+    graphs = [onnx.load(files[name]).graph for name in "ab"]
+    kinds = [Counter(node.op_type for node in graph.node) for graph in graphs]
+    assert kinds[0] == kinds[1]
+    assert kinds[0]["GlobalAveragePool"] == 16
+    assert (onnx_export.onnx_int8_quantize, onnxruntime.quantization.quantize_static) == before
 
 
-def test_first_rows_in_float_in_openvino(exported, tmp_path, monkeypatch):
-    pytest.importorskip("nncf")
-    openvino = pytest.importorskip("openvino")
+def test_a_patch_is_for_its_thread_alone():
+    """Of three threads that overlap, two patch a function, and the third gets it as it is."""
+    module = types.SimpleNamespace(quantize=lambda: "ultralytics")
+    entered, found = [threading.Event() for _ in range(2)], {}
 
-    def rows(folder):
-        model = openvino.Core().read_model(next(Path(folder).glob("*.xml")))
-        names = [op.get_friendly_name() for op in model.get_ordered_ops() if op.get_type_name() == "FakeQuantize"]
-        return Counter(map(row_of, names))
+    def patch(name, wait):
+        with int8._patched(module, "quantize", lambda _: lambda: name), int8._patched(module, "nothing", None):
+            entered[0].set()
+            assert wait.wait(30)
+            found[name] = module.quantize()
 
-    assert {0, 1} <= rows(exported("openvino")).keys()
-    assert not rows(exported("openvino", float_rows=3)).keys() & {0, 1}
-    data = pictures.draw("classify", tmp_path / "classify")
-    classifier = YOLO("yolov8-effb0-cls.yaml")
-    monkeypatch.chdir(tmp_path)
-    assert not rows(classifier.export(format="openvino", imgsz=64, int8=True, data=data, float_rows=3)).keys() & {0, 1}
+    def look():
+        assert entered[0].wait(30)
+        found["other"] = module.quantize()
+        entered[1].set()
+
+    targets = [(patch, ("a", entered[1])), (patch, ("b", entered[1])), (look, ())]
+    threads = [threading.Thread(target=target, args=args) for target, args in targets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {"a": "a", "b": "b", "other": "ultralytics"}
+    assert module.quantize() == "ultralytics"
+    assert not hasattr(module, "nothing")
+
+
+def test_a_key_of_before_is_ignored(caplog):
+    """Models that were saved with `float_rows` still load, and say nothing of it."""
+    with caplog.at_level("WARNING", logger="ultralytics"):
+        DetectionModel({**yolo_effnet.model_config("yolov8-efflite0"), "float_rows": 3}, verbose=False)
+    assert not caplog.records
+    with pytest.raises(SyntaxError, match="float_rows"):
+        YOLO("yolov8-efflite0.yaml").export(format="onnx", imgsz=64, float_rows=3)
 
 
 def test_litert_decodes_boxes_in_float(exported, learned):
@@ -239,31 +277,6 @@ def test_litert_decodes_boxes_in_float(exported, learned):
     expected = YOLO(learned[0]).val(data=learned[1], **options).box.map
     assert YOLO(file, task="detect").val(data=learned[1], **options).box.map > expected - 0.05
     assert stem(kinds) == {np.int8}
-    assert stem(layers(exported("litert", float_rows=1))) == {np.float32}
-
-
-@pytest.mark.usefixtures("_trains_in_int8")
-def test_first_rows_in_float_in_training(learned, tmp_path):
-    model = YOLO(learned[0])
-    model.train(data=learned[1], project=tmp_path, **{**LEARN, "epochs": 1}, float_rows=2)
-    rows = {int(name.split(".")[1]) for name in quantizers(YOLO(model.trainer.last).model)}
-    assert min(rows) == 2
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"format": "onnx", "int8": True, "float_rows": -1}, "float_rows must be a number of rows at the start"),
-        (
-            {"format": "torchscript", "float_rows": 2},
-            "float_rows=2 is for format=onnx, openvino, litert with int8=True, not for",
-        ),
-        ({"format": "onnx", "float_rows": 2}, "not for format=onnx with int8=False; for others train with quantize=8"),
-    ],
-)
-def test_where_rows_in_float_cannot_be(options, message, learned, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        YOLO(shutil.copy(learned[0], tmp_path)).export(imgsz=64, data=learned[1], **options)
 
 
 def test_it_needs_trained_weights(tiny_data, tmp_path):

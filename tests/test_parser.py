@@ -16,6 +16,7 @@ from ultralytics.nn.tasks import DetectionModel, parse_model, yaml_model_load
 from ultralytics.utils.torch_utils import get_flops
 
 import yolo_effnet
+from yolo_effnet.host import parser
 from yolo_effnet.nn import blocks, stages
 from yolo_effnet.nn.layers import StridedConv
 from yolo_effnet.nn.registry import BLOCKS
@@ -211,6 +212,87 @@ def test_an_existing_file_wins(tmp_path, monkeypatch):
         assert yaml_model_load(path)["nc"] == 7
 
 
+SCALES = {"n": [1.0, 0.5, 1024], "s": [1.0, 1.0, 1024]}
+
+
+@pytest.mark.parametrize("folder", [".", "exp3small"])
+@pytest.mark.parametrize("name", ["efflite0", "effv2s", "effb0-seg", "effmine", "mobilenetv2_100"])
+def test_a_scale_letter_finds_the_file_of_ones_own(name, folder, tmp_path, monkeypatch):
+    home = tmp_path / folder
+    home.mkdir(exist_ok=True)
+    config = {**yolo_effnet.model_config("yolov8-efflite0"), "scales": SCALES}
+    (home / f"yolov8-{name}.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.chdir(home)
+    whole = count(YOLO(f"yolov8s-{name}.yaml").model)
+    assert whole == ARCHITECTURES["efflite0"].parameters
+    for path in (f"yolov8n-{name}.yaml", home / f"yolov8n-{name}.yaml"):
+        loaded = yaml_model_load(path)
+        assert (loaded["scale"], loaded["yaml_file"]) == ("n", str(path))
+        assert count(YOLO(path).model) < 0.5 * whole
+    with pytest.raises(ValueError, match=rf"'yolov8m-{name}.yaml' does not exist; the `scales:` of .* are n, s, not m"):
+        YOLO(f"yolov8m-{name}.yaml")
+    (home / f"yolov8n-{name}.yaml").write_text(yaml.safe_dump({**config, "nc": 7}))
+    assert yaml_model_load(f"yolov8n-{name}.yaml")["nc"] == 7
+
+
+def test_a_scale_letter_without_scales_is_told(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    Path("yolov8-efflite0.yaml").write_text(yolo_effnet.zoo.configs.model_yaml("yolov8-efflite0"))
+    with caplog.at_level("WARNING", logger="ultralytics"):
+        model = YOLO("yolov8x-efflite0.yaml")
+    assert "yolov8-efflite0.yaml has no `scales:`, so that the letter x of yolov8x-efflite0.yaml" in caplog.text
+    assert count(model.model) == ARCHITECTURES["efflite0"].parameters
+
+
+def test_a_file_that_ultralytics_finds_wins(tmp_path, monkeypatch):
+    """It also looks into its own folders, where forks have theirs."""
+    (tmp_path / "cfg").mkdir()
+    monkeypatch.setattr(ultralytics.utils.checks, "ROOT", tmp_path)
+    for name in ("yolov8-effnet", "yolov8-effb0", "efficientnet_b0"):
+        (tmp_path / "cfg" / f"{name}.yaml").write_text(yaml.safe_dump({**head_only(), "nc": 7}))
+        assert yaml_model_load(f"{name}.yaml")["nc"] == 7
+
+
+@pytest.mark.parametrize("path", [None, b"yolov8n.yaml", "https://example.invalid/yolov8x.yaml", "a" * 500 + ".yaml"])
+def test_odd_paths_fail_as_they_do_without_us(path):
+    errors = []
+    for load in (yaml_model_load, yaml_model_load.__wrapped__):
+        with pytest.raises((TypeError, FileNotFoundError)) as raised:
+            load(path)
+        errors.append((raised.type, str(raised.value)))
+    assert errors[0] == errors[1]
+
+
+def test_a_name_that_no_file_can_have_is_told():
+    with pytest.raises(ValueError, match="is neither a file nor a model of yolo_effnet"):
+        yaml_model_load(f"yolov8-eff{'b' * 500}.yaml")
+
+
+def test_other_errors_of_a_lookup_stay(tmp_path, monkeypatch):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "effb0.yaml").touch()
+    monkeypatch.setattr(ultralytics.utils.checks, "ROOT", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"Multiple files match 'effb0.yaml'"):
+        ultralytics.utils.checks.check_file(file="effb0.yaml")
+    with pytest.raises(FileNotFoundError, match=r"'yolov8-effb0.pt' does not exist; .* write model=yolov8-effb0.yaml"):
+        tasks.torch_safe_load(weight="yolov8-effb0.pt")
+
+
+def test_a_model_without_our_rows_loads_as_without_us(monkeypatch):
+    """Whatever the module is that it takes its weights from."""
+
+    class Holder(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model.model
+            self.is_fused = model.is_fused
+
+    model = DetectionModel("yolov8n.yaml", verbose=False)
+    monkeypatch.setattr(parser.training, "carry", lambda *_: pytest.fail("is for models of ours"))
+    assert model.load(Holder(DetectionModel("yolov8n.yaml", verbose=False)), verbose=False) is None
+
+
 def test_unknown_names_say_which_exist():
     with pytest.raises(ValueError, match=r"'yolov8-effb9.yaml' is neither a file nor a model .*yolov8-effb"):
         YOLO("yolov8-effb9.yaml")
@@ -241,6 +323,34 @@ def test_register_twice_changes_nothing():
     before = (tasks.parse_model, tasks.yaml_model_load)
     yolo_effnet.register()
     assert (tasks.parse_model, tasks.yaml_model_load) == before
+
+
+def test_each_function_is_wrapped_once(monkeypatch):
+    """Also where another package replaced the parser meanwhile."""
+    load, parse = tasks.BaseModel.load, tasks.parse_model
+    monkeypatch.setattr(tasks.BaseModel, "load", load)
+    monkeypatch.setattr(tasks, "parse_model", lambda *args, **kwargs: parse(*args, **kwargs))
+    yolo_effnet.register()
+    assert tasks.BaseModel.load is load
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "mobilenetv3_large_100", "efficientnet_b0.ra_in1k"])
+@pytest.mark.parametrize("rest", [[], [[-1, 1, "MBConv", [24]]]])
+def test_a_row_with_the_name_of_a_timm_model_is_told(name, rest):
+    """As forks write it, in a YAML with rows of ours and in one without."""
+    bare = name.partition(".")[0]
+    head = [[-1, 1, name, []], *rest]
+    message = rf"row 1 .*'{bare}' is no module .*\[-1, 1, TimmBackbone, \[{bare}\]\].*\[1, 1, Index, \[40, 2\]\]"
+    with pytest.raises(ValueError, match=message) as raised:
+        parse_model({"nc": 2, "backbone": [[-1, 1, "Conv", [16]]], "head": head}, ch=3, verbose=False)
+    assert isinstance(raised.value.__cause__, KeyError)
+
+
+def test_what_no_timm_model_is_stays_an_error_of_ultralytics():
+    for name in ("NoSuchBlock", "vit_base_patch16_224"):
+        error, match = (KeyError, name) if name[0] == "N" else (ValueError, "no feature maps of images of any size")
+        with pytest.raises(error, match=match):
+            parse_model({"nc": 2, "backbone": [[-1, 1, name, []]], "head": []}, ch=3, verbose=False)
 
 
 def timm_model(*index_rows, name="mobilenetv3_large_100", **keys) -> dict:

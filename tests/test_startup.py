@@ -1,8 +1,11 @@
 """The wheel that users install, and its start-up hook, in new interpreters."""
 
+import importlib.machinery
 import os
 import pkgutil
 import shutil
+import subprocess
+import sys
 import zipfile
 
 import cv2
@@ -163,6 +166,114 @@ def test_failing_registration_leaves_ultralytics_alone(fresh, tmp_path):
     (warning,) = [line for line in done.stderr.splitlines() if "RuntimeWarning" in line]
     assert "RuntimeError: broken on purpose" in warning
     assert "YOLO_EFFNET_AUTOLOAD=0" in warning
+
+
+LEFT = """
+import json, sys
+from pathlib import Path
+import ultralytics.engine.exporter, ultralytics.engine.model, ultralytics.engine.trainer
+from ultralytics.nn import tasks
+from ultralytics.utils import callbacks, checks
+
+def left():
+    owners = [ultralytics.cfg, tasks, checks, ultralytics.engine.model, tasks.BaseModel]
+    owners += [ultralytics.engine.trainer.BaseTrainer, ultralytics.engine.exporter.Exporter]
+    found = [name for owner in owners for name, value in vars(owner).items() if hasattr(value, "yolo_effnet")]
+    added = [c for event in callbacks.default_callbacks.values() for c in event]
+    return sorted({*found, *(c.__name__ for c in added if c.__module__.startswith("yolo_effnet"))})
+"""
+
+
+def python(code: str, *options) -> subprocess.CompletedProcess:
+    """Run code in a new interpreter of this environment."""
+    return subprocess.run([sys.executable, *options, "-c", code], text=True, capture_output=True, check=False)
+
+
+@pytest.mark.parametrize("options", [(), ("-W", "error::RuntimeWarning")])
+@pytest.mark.parametrize("event", startup._EVENTS)
+def test_a_failing_event_undoes_all_and_is_said_once(event, options):
+    """Also where warnings are errors: no import of Ultralytics fails."""
+    broken = f"""
+import yolo_effnet.startup as startup
+def fail(module):
+    raise LookupError("broken on purpose")
+startup._EVENTS[{event!r}] = fail
+"""
+    done = python(
+        f"{broken}{LEFT}print(left(), tasks.DetectionModel('yolov8n.yaml', verbose=False).yaml['scale'])", *options
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[] n"
+    assert done.stderr.count("could not register with Ultralytics (LookupError: broken on purpose)") == 1
+
+
+def test_a_registration_that_fails_halfway_leaves_nothing():
+    done = python(f"""{LEFT}
+from yolo_effnet import wrapping
+from yolo_effnet.host import parser
+whole = left()
+wrapping.unwrap()
+assert not left(), left()
+wraps = dict(parser.WRAPPED)
+parser.WRAPPED["check_file"] = None
+try:
+    parser.register()
+except TypeError:
+    print(left())
+parser.WRAPPED.update(wraps)
+parser.register()
+print(set(whole) - set(left()))
+""")
+    assert done.returncode == 0, done.stderr
+    *_, halfway, missing = done.stdout.splitlines()
+    assert halfway == "[]"
+    assert "parse_model" not in missing
+    assert "load" not in missing
+
+
+def test_a_program_without_a_standard_error_starts(fresh):
+    code = "import sys, yolo_effnet.startup as s; s.hook = None; sys.stderr = None; s.install(); print('alive')"
+    assert fresh.start("-c", code).stdout == "alive\n"
+
+
+def test_specs_and_their_loaders_are_copied():
+    code = """
+import copy, importlib.util, pickle
+for name in ("ultralytics.utils", "ultralytics.nn.tasks"):
+    spec = importlib.util.find_spec(name)
+    if name.endswith("tasks"):  # the other one was imported on the way
+        assert type(spec.loader).__module__ == "yolo_effnet.startup"
+    for whole in (spec, spec.loader):
+        for again in (copy.copy(whole), copy.deepcopy(whole), pickle.loads(pickle.dumps(whole))):
+            assert again == whole
+            assert getattr(again, "loader", again).get_filename(name) == spec.origin
+    assert hash(spec.loader) == hash(copy.copy(spec.loader))
+    assert spec == importlib.util.find_spec(name)
+module = importlib.util.module_from_spec(copy.deepcopy(importlib.util.find_spec("ultralytics.nn.tasks")))
+assert module.__name__ == "ultralytics.nn.tasks"
+"""
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_loader_that_executes_otherwise_stays(monkeypatch):
+    class Old:
+        load_module = None
+
+    class Finder:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            return importlib.machinery.ModuleSpec(name, Old())
+
+    monkeypatch.setattr(sys, "meta_path", [Finder])
+    assert type(startup._HostFinder().find_spec(startup.HOST).loader) is Old
+
+
+def test_a_folder_without_code_is_no_error(tmp_path):
+    (tmp_path / "ultralytics" / "cfg").mkdir(parents=True)
+    (tmp_path / "ultralytics" / "__init__.py").touch()
+    done = python(f"import sys, yolo_effnet; sys.path.insert(0, {str(tmp_path)!r}); import ultralytics.cfg")
+    assert done.returncode == 0, done.stderr
 
 
 def test_reloaded_modules_stay_registered(fresh):

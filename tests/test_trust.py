@@ -21,7 +21,7 @@ from ultralytics.nn.tasks import DetectionModel, parse_model
 
 import yolo_effnet
 from yolo_effnet.host import parser
-from yolo_effnet.nn import registry
+from yolo_effnet.nn import gate, registry
 from yolo_effnet.nn.blocks import FusedMBConv, MBConv, SqueezeExcite
 from yolo_effnet.nn.layers import ConvNormAct
 from yolo_effnet.nn.stages import EfficientNetStage, EfficientNetStem, FusedStage
@@ -328,6 +328,125 @@ def test_a_variable_turns_all_off(value, fast):
     env = {**os.environ, "YOLO_EFFNET_FAST": value}
     done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True, env=env)
     assert done.stdout.split()[-1] == str(fast)
+
+
+@pytest.fixture
+def _fast():
+    """Leave the setting of the process as it was."""
+    before = list(gate._settings)
+    yield
+    gate._settings[:] = before
+
+
+def fast() -> bool:
+    return gate.is_allowed(torch.rand(1))
+
+
+@pytest.mark.usefixtures("_fast")
+def test_fast_paths_of_the_process_and_of_blocks():
+    seen = [fast()]
+    yolo_effnet.fast_paths(False)
+    seen.append(fast())
+    with yolo_effnet.fast_paths(True) as on:
+        seen.append(fast())
+        with yolo_effnet.fast_paths(False), on:
+            seen.append(fast())
+        seen.append(fast())
+    seen.append(fast())
+    for _ in range(200):
+        yolo_effnet.fast_paths(True)
+    seen.append(fast())
+    with pytest.raises(ValueError, match="inside"), yolo_effnet.fast_paths(False):
+        raise ValueError("inside")
+    seen.append(fast())
+    assert seen == [True, False, True, True, True, False, True, True]
+    assert len(gate._settings) < 100
+
+
+@pytest.mark.usefixtures("_fast")
+def test_fast_paths_of_threads_leave_the_process_as_it_was():
+    """Of blocks that overlap, and one of which sets something else."""
+    entered, left, seen = [threading.Barrier(3, timeout=30) for _ in range(2)], [], {}
+
+    def run(name, enabled):
+        with yolo_effnet.fast_paths(enabled):
+            entered[0].wait()
+            seen[name] = fast()
+            entered[1].wait()
+        left.append(fast())
+
+    settings = {"a": False, "b": False, "c": True}
+    threads = [threading.Thread(target=run, args=item) for item in settings.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == settings
+    assert left == [True] * 3
+    assert fast()
+
+
+@pytest.mark.usefixtures("_fast")
+def test_fast_paths_of_many_threads_leave_the_process_as_it_was():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        wrong = []
+
+        def run():
+            for _ in range(500):
+                with yolo_effnet.fast_paths(False):
+                    if gate._mode() != "off":
+                        wrong.append(1)
+
+        threads = [threading.Thread(target=run) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not wrong
+    assert fast()
+
+
+WITHOUT = """
+import torch
+import torch.autograd.forward_ad
+from torch import nn
+value = {owner}.{name}
+del {owner}.{name}
+import yolo_effnet
+from yolo_effnet.nn import gate
+from yolo_effnet.nn.blocks import MBConv
+if {needed}:
+    {owner}.{name} = value
+assert not gate.is_allowed(torch.rand(1))
+block = MBConv(8, 8)
+block(torch.rand(2, 8, 16, 16)).sum().backward()
+block.eval()
+with torch.no_grad():
+    block(torch.rand(2, 8, 16, 16))
+from ultralytics import YOLO
+YOLO("yolov8-efflite0.yaml").predict(torch.rand(1, 3, 64, 64), verbose=False)
+"""
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "needed"),
+    [
+        ("torch._C", "_len_torch_function_stack", True),
+        ("torch._C", "_len_torch_dispatch_stack", False),
+        ("torch._C._functorch", "peek_interpreter_stack", False),
+        ("torch.autograd.forward_ad", "_current_level", False),
+        *(("nn.modules.module", f"_global_{kind}_hooks", True) for kind in ("forward", "backward")),
+    ],
+)
+def test_without_a_private_name_of_torch_the_plain_layers_compute(owner, name, needed):
+    """Torch gets it back where it cannot compute without."""
+    code = WITHOUT.format(owner=owner, name=name, needed=needed)
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", FAMILIES)

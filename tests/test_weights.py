@@ -317,3 +317,42 @@ def test_models_without_a_backbone_or_tag_are_refused():
         yolo_effnet.load_backbone_weights(model)
     with pytest.raises(ValueError, match="is fused"):
         yolo_effnet.load_backbone_weights(model.fuse(verbose=False), weights="tf_efficientnet_b0.ns_jft_in1k")
+
+
+B0 = yolo_effnet.model_config("yolov8-effb0")
+SPLIT = [[-1, 1, "EfficientNetStage", [24, 3, 2, 6]], [-1, 1, "EfficientNetStage", [24, 3, 1, 6]]]
+BLOCKS = [[-1, 1, "MBConv", [24, 3, 2, 6]], [-1, 1, "MBConv", [24]]]
+
+
+def with_rows(*rows) -> dict:
+    """Return a detector of B0 with these rows in place of its second stage."""
+    config = copy.deepcopy(B0)
+    backbone = [*config["backbone"][:2], *map(list, rows), *config["backbone"][3:]]
+    return {**config, "backbone": backbone, "head": [[[3, 4], 1, "Detect", ["nc"]]]}
+
+
+@pytest.mark.parametrize(
+    ("config", "remedy"),
+    [
+        (
+            {"scales": {"n": [0.33, 0.25, 1024]}},
+            r"the `scales:` of its YAML, n: \[0.33, 0.25, 1024\], change .* take 1.0",
+        ),
+        ({"scales": {"n": [1.0, 1.0, 192]}}, r"the `scales:` of its YAML, n: \[1.0, 1.0, 192\], .* no limit below its"),
+        ({"width_multiple": 0.5}, r"the multiples of its YAML change the backbone too"),
+        (with_rows(*SPLIT), r"are one stage, .*: \[-1, 2, 'EfficientNetStage', \[24, 3, 2, 6\]\]$"),
+        (with_rows(*BLOCKS), r"are one stage, .*: \[-1, 2, 'EfficientNetStage', \[24, 3, 2, 6\]\]$"),
+        (
+            with_rows(BLOCKS[0]),
+            r"'MBConv', .* of its YAML is a block alone, and a stage is a row of EfficientNetStage$",
+        ),
+        (
+            {"scales": {"n": [1.0, 1.0, 1024]}, "weights": "tf_efficientnet_b1.ns_jft_in1k"},
+            r"(left over, as \d+ are in all|')$",
+        ),
+    ],
+)
+def test_a_backbone_that_its_yaml_changed_is_told(config, remedy):
+    model = DetectionModel({**copy.deepcopy(B0), **copy.deepcopy(config)}, verbose=False)
+    with pytest.raises(ValueError, match=rf"is not of this backbone.*{remedy}"):
+        yolo_effnet.load_backbone_weights(model)

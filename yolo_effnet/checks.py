@@ -24,7 +24,6 @@ _ACCEPTED = {
     "k": (lambda v: _is_int(v) and v >= 1 and v % 2 == 1, "an odd integer >= 1"),
     "s": (lambda v: _is_int(v) and v in (1, 2), "1 or 2"),
     "g": (lambda v: v == 1, "1"),
-    "float_rows": (lambda v: _is_int(v) and v >= 0, "a number of rows at the start of the model"),
     "expand_ratio": (lambda v: is_number(v) and v >= 1, "a number >= 1"),
     "se_ratio": (lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 (no squeeze-and-excite) to 1"),
     "drop_path": (lambda v: is_number(v) and 0 <= v < 1, "a number from 0 to below 1"),

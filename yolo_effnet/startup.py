@@ -6,6 +6,7 @@ import sys
 HOST = "ultralytics.nn.tasks"
 OPT_OUT = "YOLO_EFFNET_AUTOLOAD"
 _BUILT_ON_HOST = tuple(f"yolo_effnet.{room}" for room in ("nn", "weights", "grafting", "host", "tools"))
+_failed = False  # whether a registration did
 autoloaded = False  # whether this interpreter's start-up installed the hook, for `yolo-effnet info`
 
 
@@ -59,18 +60,35 @@ _EVENTS = {
 
 
 def register(name: str = HOST) -> None:
-    """Register with one module of Ultralytics; where that fails, warn and leave Ultralytics as it is."""
+    """Register with one module of Ultralytics; where that fails, warn once and leave all of Ultralytics as it is."""
+    global _failed
+    if _failed:
+        return
     try:
         _EVENTS[name](sys.modules[name])
     except Exception as error:
-        import warnings
-
-        warnings.warn(
+        _failed = True
+        text = (
             f"yolo_effnet could not register with Ultralytics ({type(error).__name__}: {error}); its models are not "
-            f"available. Set {OPT_OUT}=0 to silence this.",
-            RuntimeWarning,
-            stacklevel=2,
+            f"available. Set {OPT_OUT}=0 to silence this."
         )
+        try:
+            import warnings
+
+            from yolo_effnet import wrapping
+
+            wrapping.unwrap()
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+        except Exception:  # warnings are errors here, and an import of Ultralytics must not be one
+            _say(text)
+
+
+def _say(text: str) -> None:
+    """Write a line to the standard error, if there is one."""
+    try:
+        sys.stderr.write(f"{text}\n")
+    except Exception:  # a program without a console has none
+        return
 
 
 class _Loader:
@@ -80,7 +98,15 @@ class _Loader:
         self.loader = loader
 
     def __getattr__(self, name):
+        if name == "loader" or name.startswith("__"):  # a copy that is being made has no loader yet
+            raise AttributeError(name)
         return getattr(self.loader, name)
+
+    def __eq__(self, other):
+        return self.loader == getattr(other, "loader", other)
+
+    def __hash__(self):
+        return hash(self.loader)
 
     def exec_module(self, module):
         """Execute the module, as if its own loader had been called, and register."""
@@ -100,7 +126,8 @@ class _HostFinder:
             find_spec = None if _is_ours(finder) else getattr(finder, "find_spec", None)
             spec = find_spec(fullname, path, target) if find_spec else None
             if spec is not None:
-                spec.loader = _Loader(spec.loader)
+                if hasattr(spec.loader, "exec_module"):  # a folder without code has no loader, an old one has others
+                    spec.loader = _Loader(spec.loader)
                 return spec
         return None
 
@@ -136,4 +163,4 @@ def install() -> None:
             hook()
             autoloaded = True
     except Exception as error:
-        sys.stderr.write(f"yolo_effnet: start-up hook failed, {type(error).__name__}: {error}; set {OPT_OUT}=0\n")
+        _say(f"yolo_effnet: start-up hook failed, {type(error).__name__}: {error}; set {OPT_OUT}=0")

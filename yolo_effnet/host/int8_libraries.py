@@ -3,7 +3,6 @@
 import functools
 import re
 from collections.abc import Callable
-from dataclasses import replace
 
 # Operators that ONNX Runtime has kernels in int8 for, or folds into one that has.
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
@@ -21,8 +20,8 @@ def row_of(name: str) -> int | None:
     return int(found.group(1)) if found else None
 
 
-def _floats(nodes, float_rows: int) -> list[str]:
-    """Return the names of the nodes that stay in float: first rows, what decodes boxes, and what has no int8 kernel."""
+def _floats(nodes) -> list[str]:
+    """Return the names of the nodes that stay in float: what decodes boxes, and what has no int8 kernel."""
     rows = {node.name: row_of(node.name) for node in nodes}
     head = max((row for row in rows.values() if row is not None), default=0)
 
@@ -31,7 +30,6 @@ def _floats(nodes, float_rows: int) -> list[str]:
         row = head if row is None else row
         return (
             node.op_type in _INT8
-            and row >= float_rows
             and (row < head or node.op_type in _WEIGHTED or "/act/" in node.name)
             and "/dfl/" not in node.name  # in 256 steps it rounds an edge by 0.06 of a cell
         )
@@ -59,7 +57,7 @@ def _pool(graph) -> None:
         graph.initializer.remove(constants[name])
 
 
-def quantize_throughout(quantize_static: Callable, float_rows: int) -> Callable:
+def quantize_throughout(quantize_static: Callable) -> Callable:
     """Return ONNX Runtime's function that quantizes a file, with other settings than those that Ultralytics gives it.
 
     Ultralytics quantizes convolutions alone, with signed activations. ONNX Runtime then computes those followed by SiLU
@@ -69,7 +67,6 @@ def quantize_throughout(quantize_static: Callable, float_rows: int) -> Callable:
 
     Args:
         quantize_static (Callable): ONNX Runtime's function.
-        float_rows (int): Rows at the start of the model that stay in float.
     """
 
     @functools.wraps(quantize_static)
@@ -81,34 +78,19 @@ def quantize_throughout(quantize_static: Callable, float_rows: int) -> Callable:
         _pool(model.graph)
         onnx.save(model, model_input)  # the float model is but a step, and Ultralytics removes it
         ours = {"activation_type": QuantType.QUInt8, "per_channel": True}
-        kwargs |= {**ours, "nodes_to_exclude": _floats(model.graph.node, float_rows)}
+        kwargs |= {**ours, "nodes_to_exclude": _floats(model.graph.node)}
         return quantize_static(model_input, model_output, reader, **kwargs)
 
     return wrapper
 
 
-def quantize_but_for(quantize: Callable, float_rows: int) -> Callable:
-    """Return NNCF's function that quantizes a model, which leaves the first rows in float."""
-    from nncf import IgnoredScope
-
-    @functools.wraps(quantize)
-    def wrapper(model, *args, ignored_scope=None, **kwargs):
-        names = [op.get_friendly_name() for op in model.get_ordered_ops()]
-        names = [name for name in names if (row := row_of(name)) is not None and row < float_rows]
-        scope = ignored_scope or IgnoredScope()
-        return quantize(model, *args, ignored_scope=replace(scope, names=[*scope.names, *names]), **kwargs)
-
-    return wrapper
-
-
-def decode_in_float(static_recipe: Callable, float_rows: int) -> Callable:
+def decode_in_float(static_recipe: Callable) -> Callable:
     """Return the function that names what LiteRT's quantizer does, which leaves the decoding of boxes in float.
 
     Ultralytics quantizes it too, and then an edge is at one of 256 places of the picture.
 
     Args:
         static_recipe (Callable): The function for weights and activations in int8.
-        float_rows (int): Rows at the start of the model that stay in float too.
     """
 
     @functools.wraps(static_recipe)
@@ -118,9 +100,7 @@ def decode_in_float(static_recipe: Callable, float_rows: int) -> Callable:
         every, none = qtyping.TFLOperationName.ALL_SUPPORTED, recipe.AlgorithmName.NO_QUANTIZE
         manager = recipe_manager.RecipeManager()
         manager.load_quantization_recipe(static_recipe(*args, **kwargs))
-        rows = [rf"nn\.tasks\.\w+/[\w.]+_{row}[/;]" for row in range(float_rows)]
-        for scope in (_DECODING, *rows):
-            manager.add_quantization_config(regex=scope, operation_name=every, algorithm_key=none)
+        manager.add_quantization_config(regex=_DECODING, operation_name=every, algorithm_key=none)
         return manager.get_quantization_recipe()
 
     return wrapper

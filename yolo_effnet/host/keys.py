@@ -9,7 +9,7 @@ from yolo_effnet import arguments
 from yolo_effnet.checks import check_values
 
 OURS = (
-    "weights", "weights_file", "padding", "drop_path", "activation", "backbone_activation", "graft", "float_rows",
+    "weights", "weights_file", "padding", "drop_path", "activation", "backbone_activation", "graft",
     *(argument.name for argument in arguments.RECIPE),
 )  # fmt: skip
 _ALIASES = {"act": "activation", "drop_path_rate": "drop_path", "pretrained": "weights", "pad": "padding"}
@@ -117,4 +117,4 @@ def check_keys(d: dict, namespace: dict) -> None:
         if d.get(argument.name) is not None:
             argument.check(d[argument.name])
     padding = "same" if d.get("padding") is None else d["padding"]
-    check_values("model", padding=padding, drop_path=d.get("drop_path", 0.0), float_rows=d.get("float_rows") or 0)
+    check_values("model", padding=padding, drop_path=d.get("drop_path", 0.0))

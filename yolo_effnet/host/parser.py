@@ -3,6 +3,7 @@
 import difflib
 import functools
 import inspect
+import os
 import re
 import sys
 import traceback
@@ -15,12 +16,13 @@ from ultralytics.utils import LOGGER, callbacks, checks, torch_utils
 from yolo_effnet.host import quantization, training
 from yolo_effnet.host.keys import backbone_activation, check_keys, misspelt_keys
 from yolo_effnet.host.lending import has_rows_of_ours, lending, lent_names, tasks
-from yolo_effnet.host.rows import check_rows, row_error
+from yolo_effnet.host.rows import check_rows, row_error, timm_row_error
 from yolo_effnet.nn import timm_backbone
+from yolo_effnet.nn.backbone import backbone_rows
 from yolo_effnet.nn.origin import noting_load
 from yolo_effnet.nn.registry import BLOCKS
 from yolo_effnet.nn.settings import set_activation, set_bn_momentum, set_drop_path, set_padding
-from yolo_effnet.wrapping import is_ours, once
+from yolo_effnet.wrapping import is_ours, once, unwrap
 from yolo_effnet.zoo import configs, names
 
 # 8.3.70 is the oldest release that the tests run (the lists of blocks are frozensets from about 8.3.60 on); the parser
@@ -41,6 +43,8 @@ def _explained(error: Exception, row, index: int) -> ValueError | None:
     """Return an error that says what is wrong with a row, or None where that is for Ultralytics to say."""
     name = row[2]
     if isinstance(error, KeyError):
+        if of_timm := timm_row_error(index, row):
+            return of_timm
         close = difflib.get_close_matches(str(name), BLOCKS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"those of yolo_effnet are {', '.join(BLOCKS)}"
         return row_error(index, row, f"unknown block '{name}'; {hint}")
@@ -79,12 +83,21 @@ def _wrap_parse_model(parse_model):
     innermost = inspect.unwrap(parse_model)
 
     @functools.wraps(parse_model)
-    def wrapper(d, ch, verbose=True):
+    def wrapper(d, ch, *args, **kwargs):
         with lending:  # also for models without rows of ours, which must not see what is lent to another thread
             activation = tasks.Conv.default_act
             try:
                 if not has_rows_of_ours(d):
-                    return parse_model(d, ch, verbose)
+                    try:
+                        return parse_model(d, ch, *args, **kwargs)
+                    except KeyError as error:
+                        index = _failing_row(error, innermost)
+                        explained = (
+                            None if index is None else timm_row_error(index, [*d["backbone"], *d["head"]][index])
+                        )
+                        if explained is None:
+                            raise
+                        raise explained from error
                 for key, meant in misspelt_keys(d).items():
                     LOGGER.warning(f"model YAML: the key `{key}:` is not known and ignored; `{meant}:` may be meant")
                 check_keys(d, vars(tasks))
@@ -96,7 +109,7 @@ def _wrap_parse_model(parse_model):
                 with lent_names():
                     _check_parser(parse_model)
                     try:
-                        model, save = parse_model(d, ch, verbose)
+                        model, save = parse_model(d, ch, *args, **kwargs)
                     except Exception as error:
                         index = _failing_row(error, innermost)
                         explained = None if index is None else _explained(error, rows[index], index)
@@ -116,23 +129,53 @@ def _wrap_parse_model(parse_model):
     return wrapper
 
 
+def _is_found(file: Path) -> bool:
+    """Return whether Ultralytics finds a YAML of that path: where it says, or in its own folders."""
+    return file.suffix in (".yaml", ".yml") and os.path.isfile(checks.check_yaml(file, hard=False) or "")
+
+
+def _load_scale(file: Path, unified: Path, letter: str, yaml_model_load) -> dict:
+    """Return the model dict of the file `unified` at a scale, as Ultralytics loads yolov8.yaml for yolov8n.yaml."""
+    d = yaml_model_load(unified)
+    scales = d.get("scales")
+    if not scales:
+        LOGGER.warning(f"{unified} has no `scales:`, so that the letter {letter} of {file.name} changes nothing")
+    elif letter not in scales:
+        raise ValueError(f"'{file}' does not exist; the `scales:` of {unified} are {', '.join(scales)}, not {letter}")
+    return {**d, "scale": letter, "yaml_file": str(file)}
+
+
+def _load_own(path, yaml_model_load) -> dict | None:
+    """Return the model dict of a file, or None where there is none and its name is like ours: a file always wins."""
+    file = Path(path)
+    if not (names.begins_as_ours(file.name) or names.intended(file.name)) or _is_found(file):
+        return yaml_model_load(path)
+    if found := names.SCALED.fullmatch(file.name):
+        # Ultralytics cuts the first such letter out of the whole path, which may be one of a folder.
+        unified = file.with_name(found[1] + found[3])
+        if _is_found(unified):
+            return _load_scale(file, unified, found[2], yaml_model_load)
+    return None
+
+
 def _wrap_yaml_model_load(yaml_model_load):
     """Return Ultralytics' `yaml_model_load`, which also knows our names where no file of that name exists."""
 
     @functools.wraps(yaml_model_load)
     def wrapper(path):
-        file = Path(path)
-        # A file always wins, and is not found by Ultralytics where its path changes with the scale cut out of it.
-        model = None if file.is_file() else names.parse_name(file.name)
-        if model is None:
-            meant = None if file.is_file() else names.intended(file.name)
-            if meant:
-                raise _no_such_file(path, meant)
-            d = yaml_model_load(path)
+        d = _load_own(path, yaml_model_load)
+        if d is not None:
             if isinstance(d, dict) and has_rows_of_ours(d):  # Ultralytics looks into rows before it parses them
                 check_keys(d, vars(tasks))
                 check_rows(d)
             return d
+        file = Path(path)
+        model = names.parse_name(file.name)
+        if model is None:
+            meant = names.intended(file.name)
+            if meant is None:
+                return yaml_model_load(path)
+            raise _no_such_file(path, meant)
         if model.series == "yolo26" and not hasattr(tasks, "Segment26"):
             raise ValueError(
                 f"'{path}' needs ultralytics>=8.4, which has YOLO26, not {ultralytics.__version__}; "
@@ -155,12 +198,13 @@ def _wrap_file_lookup(look_up):
     """Return a function of Ultralytics that takes a path first, whose error names the model that was meant."""
 
     @functools.wraps(look_up)
-    def wrapper(file, *args, **kwargs):
+    def wrapper(*args, **kwargs):
         try:
-            return look_up(file, *args, **kwargs)
+            return look_up(*args, **kwargs)
         except FileNotFoundError as error:
-            meant = names.intended(Path(str(file)).name)
-            if meant is None:
+            file = str([*args, *kwargs.values(), ""][0])
+            meant = names.intended(Path(file).name)
+            if meant is None or os.path.exists(file) or "Multiple files" in str(error):
                 raise
             raise _no_such_file(file, meant) from error
 
@@ -171,8 +215,8 @@ def _wrap_initialize_weights(initialize_weights):
     """Return Ultralytics' `initialize_weights`, which sets BatchNorm, with the momentum that our backbones need."""
 
     @functools.wraps(initialize_weights)
-    def wrapper(model):
-        initialize_weights(model)
+    def wrapper(model, *args, **kwargs):
+        initialize_weights(model, *args, **kwargs)
         set_bn_momentum(model)
 
     return wrapper
@@ -183,10 +227,12 @@ def _wrap_load(load):
 
     @functools.wraps(load)
     def wrapper(self, weights, *args, **kwargs):
+        if not backbone_rows(self):
+            return load(self, weights, *args, **kwargs)
         source = (weights.get("ema") or weights.get("model")) if isinstance(weights, dict) else weights
         training.hint_at_graft(self, source)
         with noting_load(self, source):
-            load(self, weights, *args, **kwargs)
+            return load(self, weights, *args, **kwargs)
 
     return wrapper
 
@@ -212,7 +258,7 @@ def _replace(name: str, wrap) -> None:
         return
     wrapper = once(original, wrap)
     for module_name, module in list(sys.modules.items()):
-        if module_name.partition(".")[0] == "ultralytics" and vars(module).get(name) is original:
+        if module_name.partition(".")[0] == "ultralytics" and getattr(module, "__dict__", {}).get(name) is original:
             setattr(module, name, wrapper)
 
 
@@ -233,13 +279,17 @@ def register() -> None:
     floor, ceiling = SUPPORTED_ULTRALYTICS
     if not floor <= _version() < ceiling:
         LOGGER.warning(f"yolo_effnet is tested with {supported_versions()}, not with {ultralytics.__version__}.")
-    for name, wrap in WRAPPED.items():
-        _replace(name, wrap)
-    tasks.BaseModel.load = _wrap_load(tasks.BaseModel.load)
-    # Every trainer, also one in a process that Ultralytics starts for a further GPU, begins with these.
-    for event, callback in training.CALLBACKS.items():
-        if callback not in callbacks.default_callbacks[event]:
-            callbacks.default_callbacks[event].append(callback)
+    try:
+        for name, wrap in WRAPPED.items():
+            _replace(name, wrap)
+        tasks.BaseModel.load = once(tasks.BaseModel.load, _wrap_load)
+        # Every trainer, also one in a process that Ultralytics starts for a further GPU, begins with these.
+        for event, callback in training.CALLBACKS.items():
+            if callback not in callbacks.default_callbacks[event]:
+                callbacks.default_callbacks[event].append(callback)
+    except Exception:
+        unwrap()
+        raise
 
 
 register()

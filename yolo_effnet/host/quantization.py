@@ -1,6 +1,7 @@
 """Quantizers in a backbone's blocks, where Ultralytics' training in int8 puts them on convolutions alone."""
 
 import functools
+import threading
 from contextlib import contextmanager
 from importlib.util import find_spec
 
@@ -13,6 +14,7 @@ from yolo_effnet.nn.blocks import SqueezeExcite
 from yolo_effnet.nn.layers import DropPath
 
 _BLOCKS = (SqueezeExcite, DropPath)
+_quantizing = threading.Lock()
 
 
 @functools.cache
@@ -64,17 +66,18 @@ def _require_modelopt() -> None:
 
 @contextmanager
 def _known_to_modelopt():
-    """Have ModelOpt quantize our blocks while the `with` block runs."""
+    """Have ModelOpt quantize our blocks while the `with` block runs, one thread at a time."""
     _require_modelopt()
     import modelopt.torch.quantization as mtq
 
-    for block in _BLOCKS:
-        mtq.register(block, _quantized_blocks()[block])
-    try:
-        yield mtq
-    finally:
+    with _quantizing:
         for block in _BLOCKS:
-            mtq.unregister(block)
+            mtq.register(block, _quantized_blocks()[block])
+        try:
+            yield mtq
+        finally:
+            for block in _BLOCKS:
+                mtq.unregister(block)
 
 
 def wrap_prepare(prepare):
@@ -85,8 +88,7 @@ def wrap_prepare(prepare):
         if not backbone_rows(model):
             return prepare(model, *args, **kwargs)
         gates = [name for name, module in model.named_modules() if isinstance(module, SqueezeExcite)]
-        floats = [f"{name}.{conv}." for name in gates if _BLOCKS for conv in ("reduce", "expand")]
-        floats += [f"model.{row}." for row in range(model.yaml.get("float_rows") or 0)]
+        floats = [f"{name}.{conv}." for name in gates for conv in ("reduce", "expand")]
         with _known_to_modelopt() as mtq:
             model = prepare(model, *args, **kwargs)
         mtq.disable_quantizer(model, lambda name: name.startswith(tuple(floats)))
@@ -102,8 +104,7 @@ def wrap_restore(restore):
     def wrapper(model: nn.Module, state: dict):
         student = getattr(model, "student_model", model)
         blocks = {name for name, module in student.named_modules() if isinstance(module, _BLOCKS)}
-        owners = {key.rpartition(".")[0].rpartition(".")[0] for key in state["ranges"]}
-        if not blocks & owners:
+        if not any(key.rpartition(".")[0].rpartition(".")[0] in blocks for key in (state["ranges"] if blocks else ())):
             return restore(model, state)
         with _known_to_modelopt():
             return restore(model, state)

@@ -5,7 +5,7 @@ import inspect
 
 from yolo_effnet.checks import check_values
 from yolo_effnet.nn.registry import BLOCKS, ONCE
-from yolo_effnet.nn.timm_models import feature_maps
+from yolo_effnet.nn.timm_models import STRIDES, feature_maps
 
 
 def _is_int(value) -> bool:
@@ -92,6 +92,26 @@ def row_error(index: int, row, why: str) -> ValueError:
         args = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default}" for p in parameters)
         usage = f"; a row is [from, repeats, {name}, [{args}]]"
     return ValueError(f"model YAML row {index} {row}: {why}{usage}")
+
+
+def timm_row_error(index: int, row) -> ValueError | None:
+    """Return an error that names the rows of a timm model whose name stands for a module, or None where it is none."""
+    name = str(row[2]).partition(".")[0]
+    try:
+        import timm
+    except Exception:  # what is wrong with the row is for Ultralytics to say, also where timm does not work
+        return None
+    if not timm.is_model(name):
+        return None
+    try:
+        maps = [f"[{index}, 1, Index, [{m.channels}, {m.index}]]" for m in feature_maps(name) if m.stride in STRIDES]
+    except ValueError as error:
+        return row_error(index, row, str(error))
+    return row_error(
+        index, row,
+        f"'{name}' is no module but a model of timm: write the row [-1, 1, TimmBackbone, [{name}]], and rows for its "
+        f"feature maps, {', '.join(maps)}",
+    )  # fmt: skip
 
 
 def check_rows(d: dict) -> dict:

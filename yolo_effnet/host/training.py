@@ -25,14 +25,9 @@ _warnings = WeakKeyDictionary()  # what a trainer has to repeat at its end
 
 
 def hint_at_graft(model: nn.Module, source: nn.Module) -> None:
-    """Say what keeps more of a detector with another backbone, of which next to nothing fits `model`."""
+    """Say what keeps more of a detector with another backbone, of which next to nothing fits `model`, one of ours."""
     heads = [getattr(m, "model", [m])[-1] for m in (model, source)]
-    if (
-        backbone_rows(model)
-        and not backbone_rows(source)
-        and isinstance(heads[0], Detect)
-        and type(heads[0]) is type(heads[1])
-    ):
+    if not backbone_rows(source) and isinstance(heads[0], Detect) and type(heads[0]) is type(heads[1]):
         name = Path(getattr(source, "pt_path", None) or "x.pt").name
         LOGGER.warning(f"{name} has another backbone and other widths; graft={name} keeps its neck and head")
 

@@ -1,6 +1,9 @@
 """Whether a faster way may stand in for the plain computation: only where nobody can tell the difference."""
 
+import contextvars
 import os
+import threading
+import types
 
 import torch
 from torch import nn
@@ -10,7 +13,11 @@ from torch.nn.modules import module as hooks
 VARIABLE = "YOLO_EFFNET_FAST"
 _OFF, _ON, _CUDA = "off", "on", "cuda"
 _WORDS = {"0": _OFF, "false": _OFF, "no": _OFF, "off": _OFF, "cuda": _CUDA}
-_mode = _WORDS.get(os.environ.get(VARIABLE, "").strip().lower(), _ON)
+# What calls of `fast_paths` set for the process, newest last, and what the innermost `with` block does in its context.
+_settings = [types.SimpleNamespace(mode=_WORDS.get(os.environ.get(VARIABLE, "").strip().lower(), _ON))]
+_block = contextvars.ContextVar("fast_paths", default=None)
+_lock = threading.Lock()
+_MOST = 64  # settings that are kept: an older one cannot be in force again
 
 # Classes of torch whose call a faster way may leave out, and those of ours (see `known`).
 _KNOWN = {nn.Conv2d, nn.BatchNorm2d, nn.SiLU, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Sigmoid, nn.Identity}
@@ -18,7 +25,7 @@ _PARAMETERS = (nn.Parameter, type(None))
 
 
 class fast_paths:
-    """Turn the faster ways of all blocks on or off, for good or as a context manager.
+    """Turn the faster ways of all blocks on or off: for good in the process, or in a `with` block of one thread.
 
     They compute what the plain layers do. Turn them off to compare, or to look for a fault. The environment variable
     `YOLO_EFFNET_FAST=0` does the same for a process and those that it starts; `YOLO_EFFNET_FAST=cuda` is `cuda=True`.
@@ -29,19 +36,29 @@ class fast_paths:
     """
 
     def __init__(self, enabled: bool = True, cuda: bool = False):
-        """Set the mode, which lasts until the next call or the end of the `with` block."""
-        global _mode
-        self.before = _mode
-        _mode = (_CUDA if cuda else _ON) if enabled else _OFF
+        """Set the mode of the process, which lasts until the next call, or becomes that of a `with` block."""
+        self.mode = (_CUDA if cuda else _ON) if enabled else _OFF
+        self.before = []
+        with _lock:
+            _settings.append(self)
+            del _settings[:-_MOST]
 
     def __enter__(self):
-        """Return itself; the mode is already set."""
+        """Set the mode of this thread, or task, and no longer that of the process; return itself."""
+        with _lock:
+            if self in _settings[1:]:
+                _settings.remove(self)
+        self.before.append(_block.get())
+        _block.set(self)
         return self
 
     def __exit__(self, *_):
         """Set the mode of before."""
-        global _mode
-        _mode = self.before
+        _block.set(self.before.pop())
+
+
+def _mode() -> str:
+    return (_block.get() or _settings[-1]).mode
 
 
 def known(cls: type) -> type:
@@ -62,7 +79,7 @@ _compiler_exports = getattr(torch.compiler, "is_exporting", lambda: False)
 
 def is_wanted_on_device(x: torch.Tensor) -> bool:
     """Return whether the faster ways are worth it on the device of `x`, or are asked for there."""
-    return x.device.type == "cpu" or (_mode == _CUDA and x.device.type == "cuda")
+    return x.device.type == "cpu" or (_mode() == _CUDA and x.device.type == "cuda")
 
 
 def is_allowed(x: torch.Tensor) -> bool:
@@ -73,21 +90,27 @@ def is_allowed(x: torch.Tensor) -> bool:
     on which they do not pay.
     """
     return (
-        _mode != _OFF
+        _can_tell
         and type(x) is torch.Tensor
-        and is_wanted_on_device(x)
-        and not is_compiling()
+        and not is_compiling()  # what follows is not to be recorded
         and not is_exporting()
-        and not torch._C._len_torch_function_stack()
-        and not torch._C._len_torch_dispatch_stack()
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and forward_ad._current_level < 0
-        and not (
-            hooks._global_forward_hooks
-            or hooks._global_forward_pre_hooks
-            or hooks._global_backward_hooks
-            or hooks._global_backward_pre_hooks
-        )
+        and _mode() != _OFF
+        and is_wanted_on_device(x)
+        and not any(_watchers())
+    )
+
+
+def _watchers() -> tuple:
+    """Return what, if true, watches or changes all that is computed here; torch has private names for it."""
+    return (
+        torch._C._len_torch_function_stack(),
+        torch._C._len_torch_dispatch_stack(),
+        torch._C._functorch.peek_interpreter_stack() is not None,
+        forward_ad._current_level >= 0,
+        hooks._global_forward_hooks,
+        hooks._global_forward_pre_hooks,
+        hooks._global_backward_hooks,
+        hooks._global_backward_pre_hooks,
     )
 
 
@@ -114,3 +137,15 @@ def is_untouched(module: nn.Module) -> bool:
         if type(parameter) not in _PARAMETERS:
             return False
     return all(map(is_untouched, state["_modules"].values()))
+
+
+def _is_readable() -> bool:
+    """Return whether this release of torch has the private names that are read here."""
+    try:
+        _watchers()
+        return is_untouched(nn.Identity())
+    except (AttributeError, KeyError, TypeError):
+        return False
+
+
+_can_tell = _is_readable()

@@ -94,13 +94,10 @@ def noting_load(model: nn.Module, source: nn.Module) -> Iterator[None]:
     Pixel statistics and the convolution of the image are carried to another number of channels as well.
 
     Args:
-        model (nn.Module): A model of Ultralytics.
+        model (nn.Module): A model of Ultralytics with a backbone of ours.
         source (nn.Module): The model whose tensors it gets, with any backbone.
     """
     rows, theirs = backbone_rows(model), backbone_rows(source)
-    if not rows:
-        yield
-        return
     before, counts = origin(model), [row.random for row in rows]
     rest_fits = _fitting_share(model, source, rows) > 0.5  # before Ultralytics rebuilds branches of the head
     for row in rows:

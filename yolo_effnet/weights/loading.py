@@ -1,6 +1,7 @@
 """ImageNet weights into backbones, by hand and as training starts."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -19,6 +20,12 @@ from yolo_effnet.weights.naming import Naming, Timm
 from yolo_effnet.weights.sources import Pretraining, download, on_disk, pretraining
 
 _UNMATCHED = ("num_batches_tracked", "mean", "std")  # tensors without a counterpart, or of no consequence
+
+# Rows of a backbone, and those of whole stages that stand for them.
+_STAGES = {
+    **dict.fromkeys(("MBConv", "EfficientNetStage"), "EfficientNetStage"),
+    **dict.fromkeys(("FusedMBConv", "FusedStage"), "FusedStage"),
+}
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,37 @@ def backbone_of(model: nn.Module) -> list[nn.Module]:
     return layers[:1] if isinstance(layers[0], TimmBackbone) else layers
 
 
+def _remedy(config: dict) -> str:
+    """Return the end of an error: what in a model YAML makes its backbone another one than it is meant to be, if it is.
+
+    Multiples act on the rows of the backbone as on all others, and rows of one stage count as several.
+    """
+    rows = [row for row in config.get("backbone") or () if row[2] in _STAGES and isinstance(row[3][0], int)]
+    scales = config.get("scales") or {}
+    scale = config.get("scale") or next(iter(scales), None)
+    depth, width, *limit = scales.get(scale) or [config.get(f"{key}_multiple", 1.0) for key in ("depth", "width")]
+    if (depth, width) != (1, 1) or any(row[3][0] > most for row in rows for most in limit):
+        named = f"`scales:` of its YAML, {scale}: {scales[scale]}," if scales else "multiples of its YAML"
+        return (
+            f"; the {named} change the backbone too, whose rows are absolute: take 1.0 for depth and width and no "
+            f"limit below its widths, and write the widths of neck and head out"
+        )
+    for row, after in pairwise(rows):
+        if row[3][0] == after[3][0] and (after[3][2:3] or [1]) == [1]:
+            stage = [-1, row[1] + after[1], _STAGES[row[2]], row[3]]
+            return (
+                f"; the rows {row} and {after} of its YAML are one stage, which is one row with all its blocks: {stage}"
+            )
+    single = next((row for row in rows if row[1] == 1 and row[2] != _STAGES[row[2]]), None)
+    return (
+        f"; the row {single} of its YAML is a block alone, and a stage is a row of {_STAGES[single[2]]}"
+        if single
+        else ""
+    )
+
+
 def _convert(
-    state_dict: dict, naming: Naming, layers: list[nn.Module], source: Pretraining, origin: str
+    state_dict: dict, naming: Naming, layers: list[nn.Module], source: Pretraining, origin: str, config: dict
 ) -> dict[str, torch.Tensor]:
     """Return `state_dict` under the names of `layers`, exact in eval mode for their BatchNorm eps and channels.
 
@@ -88,7 +124,7 @@ def _convert(
             found = "is missing" if tensor is None else f"is {tuple(tensor.shape)}"
             raise ValueError(
                 f"{origin} is not of this backbone ({source.tag}): tensor '{theirs}' {found}, expected "
-                f"{tuple(value.shape)} for '{key}'"
+                f"{tuple(value.shape)} for '{key}'{_remedy(config)}"
             )
         if not (tensor.is_meta or tensor.isfinite().all()):
             raise ValueError(f"{origin} is broken: tensor '{theirs}' has values that are NaN or infinite")
@@ -102,7 +138,7 @@ def _convert(
     if left:
         raise ValueError(
             f"{origin} is not of this backbone ({source.tag}): tensor '{left[0]}' {tuple(state_dict[left[0]].shape)} "
-            f"is left over, as {len(left)} are in all"
+            f"is left over, as {len(left)} are in all{_remedy(config)}"
         )
     for name, module in backbone.named_modules():
         if isinstance(module, nn.BatchNorm2d) and module.eps != source.bn_eps:
@@ -186,11 +222,11 @@ def load_backbone_weights(model, weights: str | None = None, file: str | Path | 
     else:
         # Weights that do not fit are refused before they are downloaded.
         _check_padding(layers, source, f"'{source.tag}'")
-        _convert(source.tensors, Timm(source.tensors), layers, source, f"'{source.tag}'")
+        _convert(source.tensors, Timm(source.tensors), layers, source, f"'{source.tag}'", config)
         found, origin = on_disk(source.tag, source.hub_id) or (download(source), f"'{source.hub_id}'")
         state_dict, naming = read_state_dict(found, source)
     _check_padding(layers, source, origin)
-    converted = _convert(state_dict, naming, layers, source, origin)
+    converted = _convert(state_dict, naming, layers, source, origin, config)
     nn.ModuleList(layers).load_state_dict(converted, strict=False)
     unnamed = {i: str(i) for i in range(1000)}  # not those of a data set that happens to have a thousand
     if getattr(module, "names", None) == unnamed and any(k.endswith("linear.bias") for k in converted):

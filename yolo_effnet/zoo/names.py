@@ -90,6 +90,12 @@ GRAMMAR = (
     f"without {LIGHT_NECK}, and yolov8-eff<..>{CLASSIFICATION}; those of effb and effv2 also with {RELU6} at the end"
 )
 _OURS = re.compile(rf"({'|'.join(SERIES)})-({'|'.join(_STEMS)})[^.]*(\.ya?ml)?")
+SCALED = re.compile(rf"({'|'.join(SERIES)})([nslmx])(-.+)")  # of a file of one's own, at one of its scales
+
+
+def begins_as_ours(name: str) -> bool:
+    """Return whether the name of a file begins as those of our models do, with or without the letter of a scale."""
+    return _OURS.fullmatch(SCALED.sub(r"\1\3", name)) is not None
 
 
 def model_names(suffix: str = "", series: str = "yolov8") -> list[str]:

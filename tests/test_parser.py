@@ -195,9 +195,9 @@ def build(config: dict, parse) -> tuple[list, list]:
 
 def test_names_resolve_with_nothing_on_disk(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("yolov8-effb3.yaml", "yolov8-effb3.yml"):
+    for name in ("yolov8-effb3.yaml", "yolov8-effb3.yml", "yolov8m-effb3.yaml"):
         loaded = yaml_model_load(name)
-        assert loaded == {**yolo_effnet.model_config("yolov8-effb3"), "scale": "", "yaml_file": name}
+        assert loaded == {**yolo_effnet.model_config(name.partition(".")[0]), "scale": "", "yaml_file": name}
     assert not os.listdir(tmp_path)
 
 
@@ -205,10 +205,12 @@ def test_an_existing_file_wins(tmp_path, monkeypatch):
     folder = tmp_path / "exp3small"  # Ultralytics would look in exp3mall/
     folder.mkdir()
     config = {**yolo_effnet.model_config("yolov8-effb0"), "nc": 7}
-    (folder / "yolov8-effb0.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.chdir(folder)
-    for path in ("yolov8-effb0.yaml", str(folder / "yolov8-effb0.yaml"), folder / "yolov8-effb0.yaml"):
-        assert yaml_model_load(path)["nc"] == 7
+    for name in ("yolov8-effb0.yaml", "yolov8m-effb0.yaml"):
+        (folder / name).write_text(yaml.safe_dump(config))
+        for path in (name, str(folder / name), folder / name):
+            assert yaml_model_load(path)["nc"] == 7
+        (folder / name).unlink()
 
 
 def test_unknown_names_say_which_exist():
@@ -221,17 +223,18 @@ def test_unknown_names_say_which_exist():
 @pytest.mark.parametrize(
     "name",
     [
-        *("yolov8n-effb0.yaml", "yolov8-effb0", "yolov8-effb0.pt", "YOLOv8-EffB0.yaml"),
-        *("effb0.yaml", "yolov8_effb0.yaml", "efficientnet_b0.pt", "yolov8n-efficientnet-b0.yaml"),
+        *("yolov8n-effb0", "yolov8n-effb0.pt", "YOLOv8n-EffB0.yaml", "yolov8n-efficientnet-b0.pt"),
+        *("effb0.yaml", "yolov8_effb0.yaml", "efficientnet_b0.pt", "yolov8-effb0", "yolov8-effb0.pt"),
     ],
 )
 def test_names_that_are_almost_right_are_told(name, monkeypatch):
     monkeypatch.setattr(ultralytics.utils.downloads, "attempt_download_asset", lambda file, **_: file)  # no network
-    with pytest.raises(FileNotFoundError, match=rf"'{name}' does not exist; .* write model=yolov8-effb0.yaml"):
+    meant = "yolov8n-effb0.yaml" if "v8n" in name else "yolov8-effb0.yaml"
+    with pytest.raises(FileNotFoundError, match=rf"'{name}' does not exist; .* write model={meant}"):
         YOLO(name)
     with pytest.raises(ValueError, match=r"write yolov8-effb0-seg-p2.yaml"):
         YOLO("yolov8-effb0-p2-seg.yaml")
-    with pytest.raises(FileNotFoundError, match=r"write model=yolov8-mobilenetv2_100-seg.yaml"):
+    with pytest.raises(FileNotFoundError, match=r"write model=yolov8n-mobilenetv2_100-seg.yaml"):
         YOLO("YOLOv8n-seg-mobilenetv2_100.yaml")
     with pytest.raises(FileNotFoundError, match=r"'yolov8-effbo.pt'|'yolov8-effbo'"):
         YOLO("yolov8-effbo")

@@ -66,7 +66,7 @@ def add_timm_net(rows: Rows, architecture: TimmNet, levels: range) -> dict[int, 
     }
 
 
-def _widths(model: Model) -> dict[int, int]:
+def neck_widths(model: Model) -> dict[int, int]:
     """Return the neck's channels at each level, those of the letter or in the proportions of Ultralytics' models."""
     if model.letter:
         _, width, largest = SCALES[model.series][model.letter]
@@ -90,7 +90,7 @@ def _repeats(model: Model) -> int:
 
 def add_neck_and_head(rows: Rows, model: Model, ends: dict[int, int]) -> str:
     """Add SPPF, PAN neck and head; return the text of the rows that Ultralytics counts to the backbone."""
-    widths, levels, v8 = _widths(model), PYRAMIDS[model.pyramid], model.series == "yolov8"
+    widths, levels, v8 = neck_widths(model), PYRAMIDS[model.pyramid], model.series == "yolov8"
     n = _repeats(model)
     conv, block = ("SeparableConv", "C2fSeparable") if model.neck else ("Conv", "C2f" if v8 else "C3k2")
 

@@ -52,6 +52,25 @@ def models() -> str:
     return "\n".join(lines)
 
 
+def necks() -> str:
+    """Return what backbones cost with the neck of each letter, relative to Ultralytics' model of it."""
+    from yolo_effnet.tools.peers import count
+
+    peers = [peer.split(" | ") for peer in PEERS]
+    lines = [
+        "| | " + " | ".join(name for name, _, _ in peers) + " |",
+        "|---" * (len(peers) + 1) + "|",
+        "| Ultralytics' own | " + " | ".join(f"{parameters}, {gflops}" for _, parameters, gflops in peers) + " |",
+    ]
+    for variant in ("efflite0", "efflite2", "efflite4", "effb0", "effb2", "effb4", "effv2s"):
+        cells = []
+        for name, parameters, gflops in peers:
+            ours = count(f"{name}-{variant}")
+            cells.append(f"{ours[0] / 1e6 / float(parameters[:-1]):.2f}, {ours[1] / float(gflops):.2f}")
+        lines.append(f"| {variant} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def weights() -> str:
     """Return the table of default weights."""
     lines = ["| model | default weights | ImageNet top-1 | licence |", "|---|---|---|---|"]
@@ -61,7 +80,7 @@ def weights() -> str:
     return "\n".join(lines)
 
 
-TABLES = {"models": models, "weights": weights}
+TABLES = {"models": models, "necks": necks, "weights": weights}
 MARKED = re.compile(r"(<!-- table: (\w+), written by docs/tables\.py -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 

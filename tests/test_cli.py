@@ -8,10 +8,12 @@ import pytest
 import yaml
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils.torch_utils import get_flops, get_num_params
 
 import yolo_effnet
 from yolo_effnet import cli
 from yolo_effnet.zoo import configs
+from yolo_effnet.zoo.table import ARCHITECTURES
 
 
 def test_list_has_a_row_per_model(capsys):
@@ -22,6 +24,23 @@ def test_list_has_a_row_per_model(capsys):
     assert header.split() == ["model", "parameters", "GFLOPs@640", "neck", "P3/P4/P5", "default", "ImageNet", "weights"]
     assert [row.split()[0] for row in rows] == yolo_effnet.model_names()
     assert rows[0].split()[1:] == ["5.7M", "12.8", "64/128/256", "tf_efficientnet_b0.ns_jft_in1k"]
+
+
+def test_list_of_a_letter_stands_beside_yolov8(capsys):
+    """B4's own neck is as wide and deep as yolov8m's."""
+    assert cli.main(["list", "--neck", "m"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split() == ["model", "parameters", "GFLOPs@640", "relative", "to", "yolov8m"]
+    cells = {name: rest for name, *rest in map(str.split, rows)}
+    assert list(cells) == ["yolov8m", *yolo_effnet.model_names(series="yolov8m")]
+    assert cells["yolov8m"] == ["25.9M", "79.3", "1.00,", "1.00"]
+    own = ARCHITECTURES["effb4"]
+    assert cells["yolov8m-effb4"] == [f"{own.parameters / 1e6:.1f}M", f"{own.gflops}", "1.21,", "0.86"]
+    for name in ("yolov8m-efflite2", "yolov8m-ghostnet_100"):
+        model = DetectionModel(yolo_effnet.model_config(name), verbose=False)
+        assert cells[name][:2] == [f"{get_num_params(model) / 1e6:.1f}M", f"{get_flops(model, 640):.1f}"]
+    with pytest.raises(SystemExit):
+        cli.main(["list", "--neck", "k"])
 
 
 def test_list_of_timm_gives_rows_that_build(capsys):

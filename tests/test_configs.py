@@ -4,11 +4,13 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from ultralytics.nn import tasks
 
 import yolo_effnet
 from yolo_effnet.zoo import configs
-from yolo_effnet.zoo.names import NECKS, PYRAMIDS, TASKS, parse_name
+from yolo_effnet.zoo.names import LETTERS, NECKS, PYRAMIDS, TASKS, parse_name
 
 MODELS = Path(__file__).parent.parent / "models"
 FAMILIES = ("efflite0", "effv2s", "ghostnet_100", "mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_large_100")
@@ -44,7 +46,13 @@ SAMPLE = ("effb0", "effb6", *FAMILIES)
 
 @pytest.mark.parametrize(
     "name",
-    [n for kind in KINDS for n in yolo_effnet.model_names(*kind) if n.partition("-")[2].partition("-")[0] in SAMPLE],
+    [
+        name
+        for suffix, series in KINDS
+        for letter in ("", "m")
+        for name in yolo_effnet.model_names(suffix, series + letter)
+        if name.split("-")[1] in SAMPLE
+    ],
 )
 def test_levels_of_the_pyramid_meet(name):
     """Followed row by row, only maps of one size are concatenated, and the head gets each level of the pyramid once."""
@@ -62,7 +70,7 @@ def test_levels_of_the_pyramid_meet(name):
             stride = {"EfficientNetStem": 2, "Conv": 2, "SeparableConv": 2, "nn.Upsample": 0.5}.get(module, 1)
         strides.append(inputs.pop() * stride)
         assert (module in ("SeparableConv", "C2fSeparable")) <= name.endswith("-dw")
-        assert (module in ("Conv", "C2f")) <= (not name.endswith("-dw"))
+        assert (module in ("Conv", "C2f", "C2")) <= (not name.endswith("-dw"))
     f, _, head, _ = config["head"][-1]
     if name.endswith("-cls"):
         assert (f, head, strides[-1]) == (-1, "Classifier", 32)
@@ -86,10 +94,72 @@ def test_relu6_is_the_same_model_but_for_its_activation():
         assert yolo_effnet.model_config(name) == {**with_silu, "activation": "torch.nn.ReLU6()"}
 
 
+def test_letters_multiply_all_but_classifiers():
+    for letter in LETTERS:
+        names = [name for suffix, series in KINDS for name in yolo_effnet.model_names(suffix, series + letter)]
+        assert len(names) == len(set(names)) == 37 * 4 * 3 * 3
+        assert f"yolo26{letter}-effb4-seg-p2" in names
+    assert yolo_effnet.model_names("-relu6", "yolov8s")[0] == "yolov8s-effb0-relu6"
+    assert yolo_effnet.model_names("", "yolov8y") == yolo_effnet.model_names("00h") == []
+
+
+def tensors(config: dict) -> tuple[int, dict[str, list[int]]]:
+    """Return the row of SPPF in a model, and the shapes of all tensors by row and name."""
+    with torch.device("meta"):
+        layers, _ = tasks.parse_model(config, 3, False)
+    (sppf,) = [layer.i for layer in layers if type(layer).__name__ == "SPPF"]
+    return sppf, {(layer.i, key): list(t.shape) for layer in layers for key, t in layer.state_dict().items()}
+
+
+@pytest.mark.parametrize("letter", LETTERS)
+@pytest.mark.parametrize(
+    ("series", "suffix"),
+    [
+        *product(["yolov8"], ["", "-seg", "-pose", "-obb", "-p2", "-p6", "-seg-p6"]),
+        *product(["yolo26"], ["", "-seg", "-p2", "-p6"]),
+    ],
+)
+def test_a_letter_gives_the_neck_and_head_of_ultralytics(series, suffix, letter):
+    """Tensor by tensor, but for the inputs of what takes the backbone's maps and the hidden width of SPPF."""
+    if series == "yolo26" and not hasattr(tasks, "Segment26"):
+        pytest.skip("no YOLO26")
+    sppf, stock = tensors(tasks.yaml_model_load(f"{series}{letter}{suffix}.yaml"))
+    our_sppf, ours = tensors(yolo_effnet.model_config(f"{series}{letter}-efflite0{suffix}"))
+    start = sppf - 2 * suffix.endswith("-p6")  # where P6 is made, of the same blocks
+    stock = {key: shape for key, shape in stock.items() if key[0] >= start}
+    ours = {(row + sppf - our_sppf, key): shape for (row, key), shape in ours.items() if row + sppf - our_sppf >= start}
+    assert ours.keys() == stock.keys()
+    taking = [
+        start,
+        *(sppf + (series == "yolo26") + 3 * i for i in range(1, 4 if suffix[-3:] in ("-p2", "-p6") else 3)),
+    ]
+    seams = {key for key in stock if key[0] in taking and key[1] in ("conv.weight", "cv1.conv.weight")}
+    pooling = {key for key in stock if key[0] == start == sppf and key[1].startswith(("cv1", "cv2.conv"))}
+    assert len(seams) == len(taking)
+    for key, shape in stock.items():
+        if key in pooling:
+            assert len(ours[key]) == len(shape), key
+        elif key in seams:
+            assert ours[key][:1] + ours[key][2:] == shape[:1] + shape[2:], key
+        else:
+            assert ours[key] == shape, key
+
+
+def test_the_header_says_whose_neck_it_is():
+    line = "# Neck and head: YOLOv8m, https://docs.ultralytics.com/models/yolov8, with its widths and repeats\n"
+    assert line in configs.model_yaml("yolov8m-effb0-dw")
+    assert "# Neck and head: YOLO26x, https" in configs.model_yaml("yolo26x-effb0")
+
+
 @pytest.mark.parametrize(
     ("name", "close"),
     [
         ("yolov8-effb9", "yolov8-effb"),
+        ("yolov8m-effb9", "did you mean yolov8m-effb"),
+        ("yolo26s-effb0-dw", "yolo26s-effb0"),
+        ("yolov8n-effb0-cls", "a classifier has no neck of the letter n, so write yolov8-effb0-cls.yaml"),
+        ("yolov8n-efficientnet-b0", "write yolov8n-effb0.yaml"),
+        ("yolov8l-effb0-relu6-seg", "write yolov8l-effb0-seg-relu6.yaml"),
         ("yolov8-effb0-sg", "yolov8-effb0-seg"),
         ("yolov8-effb3-p6-seg", "[-seg|-pose|-obb][-p2|-p6]"),
         ("yolo26-effb0-cls", "yolov8-effb0-cls"),

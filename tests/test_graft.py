@@ -78,6 +78,27 @@ def test_a_donor_of_every_size(scale, images, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("donor", "backbone", "cost"),
+    [
+        ("yolov8m", "yolov8m-efflite2", "yolov8m 25.9M, 79.3 GFLOPs -> 19.0M, 50.2 GFLOPs (0.74, 0.63)"),
+        ("yolov8n-seg", "yolov8n-efflite1", "The graft has more parameters and GFLOPs than yolov8n-seg; "),
+        ("yolov8n-efflite2-p6", "yolov8n-efflite0", "8.9M, 15.7 GFLOPs -> 7.4M, 12.5 GFLOPs (0.83, 0.79)"),
+    ],
+)
+def test_the_donors_letter_may_be_said_and_the_cost_is_told_first(donor, backbone, cost, images, tmp_path, caplog):
+    giver = checkpoint(donor, tmp_path)
+    grafted = yolo_effnet.graft(giver, backbone, images, **{**QUICK, "number": 2}).model.state_dict()
+    messages = [record.getMessage() for record in caplog.records]
+    (told,) = [i for i, message in enumerate(messages) if cost in message]
+    assert told < next(i for i, message in enumerate(messages) if message.startswith("Backbone of"))
+    assert ("The graft has more" in caplog.text) == ("more" in cost)
+    plain = yolo_effnet.graft(
+        giver, backbone.replace("yolov8n", "yolov8").replace("yolov8m", "yolov8"), images, **{**QUICK, "number": 2}
+    )
+    assert all(torch.equal(t, grafted[key]) for key, t in plain.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
     ("donor", "backbone"),
     [
         ("yolov8n-seg", "yolov8-effb0"),
@@ -259,6 +280,8 @@ def test_a_detector_detects_before_training_and_matching_helps(learned, tmp_path
         ("yolov8n", "yolov8-effb0-cls", "its head is its own; take yolov8-effb0"),
         ("yolov8n", "yolov8-effb0-seg", "is not what donor 'yolov8n.pt' is; take yolov8-effb0"),
         ("yolov8n", "yolo26-effb0", "has another neck than donor 'yolov8n.pt'; take yolov8-effb0"),
+        ("yolov8n", "yolov8s-effb0", "'yolov8s-effb0' has another neck than donor 'yolov8n.pt'; take yolov8-effb0"),
+        ("yolov8m-effb0-p2", "yolov8n-effb1", "another neck than donor 'yolov8m-effb0-p2.pt'; take yolov8-effb1-p2"),
         ("yolov8n", "yolov8-effb9", "'yolov8-effb9' is neither a file nor a model of yolo_effnet"),
         ("yolov8n-cls", "yolov8-effb0", "donor 'yolov8n-cls.pt' has a head Classify"),
         ("yolov8-effb0-dw", "yolov8-effb0", "has a light neck"),

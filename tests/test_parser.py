@@ -196,9 +196,9 @@ def build(config: dict, parse) -> tuple[list, list]:
 
 def test_names_resolve_with_nothing_on_disk(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("yolov8-effb3.yaml", "yolov8-effb3.yml"):
+    for name in ("yolov8-effb3.yaml", "yolov8-effb3.yml", "yolov8m-effb3.yaml"):
         loaded = yaml_model_load(name)
-        assert loaded == {**yolo_effnet.model_config("yolov8-effb3"), "scale": "", "yaml_file": name}
+        assert loaded == {**yolo_effnet.model_config(name.partition(".")[0]), "scale": "", "yaml_file": name}
     assert not os.listdir(tmp_path)
 
 
@@ -206,10 +206,12 @@ def test_an_existing_file_wins(tmp_path, monkeypatch):
     folder = tmp_path / "exp3small"  # Ultralytics would look in exp3mall/
     folder.mkdir()
     config = {**yolo_effnet.model_config("yolov8-effb0"), "nc": 7}
-    (folder / "yolov8-effb0.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.chdir(folder)
-    for path in ("yolov8-effb0.yaml", str(folder / "yolov8-effb0.yaml"), folder / "yolov8-effb0.yaml"):
-        assert yaml_model_load(path)["nc"] == 7
+    for name in ("yolov8-effb0.yaml", "yolov8m-effb0.yaml"):
+        (folder / name).write_text(yaml.safe_dump(config))
+        for path in (name, str(folder / name), folder / name):
+            assert yaml_model_load(path)["nc"] == 7
+        (folder / name).unlink()
 
 
 SCALES = {"n": [1.0, 0.5, 1024], "s": [1.0, 1.0, 1024]}
@@ -238,10 +240,13 @@ def test_a_scale_letter_finds_the_file_of_ones_own(name, folder, tmp_path, monke
 def test_a_scale_letter_without_scales_is_told(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     Path("yolov8-efflite0.yaml").write_text(yolo_effnet.zoo.configs.model_yaml("yolov8-efflite0"))
-    with caplog.at_level("WARNING", logger="ultralytics"):
-        model = YOLO("yolov8x-efflite0.yaml")
-    assert "yolov8-efflite0.yaml has no `scales:`, so that the letter x of yolov8x-efflite0.yaml" in caplog.text
-    assert count(model.model) == ARCHITECTURES["efflite0"].parameters
+
+    Path("yolov8-effmine.yaml").write_text(yolo_effnet.zoo.configs.model_yaml("yolov8-efflite0"))
+    assert count(YOLO("yolov8x-effmine.yaml").model) == ARCHITECTURES["efflite0"].parameters
+    assert "yolov8-effmine.yaml has no `scales:`, so that the letter x of yolov8x-effmine.yaml" in caplog.text
+    model = YOLO("yolov8m-efflite0.yaml")  # whose letter is that of a neck
+    assert "yolov8-efflite0.yaml has no `scales:`, so that yolov8m-efflite0.yaml is the model of" in caplog.text
+    assert count(model.model) > 3 * ARCHITECTURES["efflite0"].parameters
 
 
 def test_a_file_that_ultralytics_finds_wins(tmp_path, monkeypatch):
@@ -303,17 +308,18 @@ def test_unknown_names_say_which_exist():
 @pytest.mark.parametrize(
     "name",
     [
-        *("yolov8n-effb0.yaml", "yolov8-effb0", "yolov8-effb0.pt", "YOLOv8-EffB0.yaml"),
-        *("effb0.yaml", "yolov8_effb0.yaml", "efficientnet_b0.pt", "yolov8n-efficientnet-b0.yaml"),
+        *("yolov8n-effb0", "yolov8n-effb0.pt", "YOLOv8n-EffB0.yaml", "yolov8n-efficientnet-b0.pt"),
+        *("effb0.yaml", "yolov8_effb0.yaml", "efficientnet_b0.pt", "yolov8-effb0", "yolov8-effb0.pt"),
     ],
 )
 def test_names_that_are_almost_right_are_told(name, monkeypatch):
     monkeypatch.setattr(ultralytics.utils.downloads, "attempt_download_asset", lambda file, **_: file)  # no network
-    with pytest.raises(FileNotFoundError, match=rf"'{name}' does not exist; .* write model=yolov8-effb0.yaml"):
+    meant = "yolov8n-effb0.yaml" if "v8n" in name else "yolov8-effb0.yaml"
+    with pytest.raises(FileNotFoundError, match=rf"'{name}' does not exist; .* write model={meant}"):
         YOLO(name)
     with pytest.raises(ValueError, match=r"write yolov8-effb0-seg-p2.yaml"):
         YOLO("yolov8-effb0-p2-seg.yaml")
-    with pytest.raises(FileNotFoundError, match=r"write model=yolov8-mobilenetv2_100-seg.yaml"):
+    with pytest.raises(FileNotFoundError, match=r"write model=yolov8n-mobilenetv2_100-seg.yaml"):
         YOLO("YOLOv8n-seg-mobilenetv2_100.yaml")
     with pytest.raises(FileNotFoundError, match=r"'yolov8-effbo.pt'|'yolov8-effbo'"):
         YOLO("yolov8-effbo")

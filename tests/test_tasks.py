@@ -27,7 +27,7 @@ from yolo_effnet.zoo.table import ARCHITECTURES
         ("detect", "yolov8-ghostnet_100-dw", "metrics/mAP50(B)"),
         ("segment", "yolov8-effb0-seg", "metrics/mAP50(M)"),
         ("pose", "yolov8-effb0-pose", "metrics/mAP50(P)"),
-        ("obb", "yolov8-effb0-obb", "metrics/mAP50(B)"),
+        ("obb", "yolov8n-effb0-obb", "metrics/mAP50(B)"),
         ("classify", "yolov8-effb0-cls", "metrics/accuracy_top1"),
         ("segment", "yolo26-effb0-seg", "metrics/mAP50(M)"),
         ("pose", "yolo26-effb0-pose-p2", "metrics/mAP50(P)"),

@@ -28,9 +28,14 @@ _SUFFIXES = {"detect": "", "segment": "-seg", "pose": "-pose", "obb": "-obb", "c
 
 
 def _list(args) -> None:
-    """Print a table of all models, or of those of timm that a `TimmBackbone` row takes."""
+    """Print a table of all models, of those with the neck of a letter, or of timm's for a `TimmBackbone` row."""
     if args.timm:
         _list_timm(args.timm)
+        return
+    if args.neck:
+        from yolo_effnet.tools import peers
+
+        peers.print_sizes(args.neck)
         return
     width = max(map(len, names.model_names())) + 2
     print(f"{'model':<{width}}{'parameters':>12}{'GFLOPs@640':>12}  {'neck P3/P4/P5':<16}default ImageNet weights")
@@ -157,7 +162,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=yolo_effnet.__version__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     command = _command(commands, "list", _list, "list the models with parameters, GFLOPs, neck widths, default weights")
-    command.add_argument(
+    choice = command.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--neck", choices=names.LETTERS, help="list them with the neck of a letter, beside YOLOv8's own"
+    )
+    choice.add_argument(
         "--timm", nargs="?", const="*", metavar="PATTERN",
         help="list the models of timm that a TimmBackbone row takes instead, all (which takes minutes) or of a pattern",
     )  # fmt: skip

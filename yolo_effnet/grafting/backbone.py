@@ -46,11 +46,11 @@ def _config_of_name(model: names.Model, donor: Donor) -> dict:
             f"'{model.name}' cannot be grafted: its {'head' if model.task else 'light neck'} is its own; take "
             f"{donor.series}-{model.architecture.variant}"
         )
-    wanted = replace(model, series=donor.series, task=donor.task, pyramid=donor.pyramid)
+    wanted = replace(model, series=donor.series, task=donor.task, pyramid=donor.pyramid, letter="")
     for said, found in ((model.task, donor.task), (model.pyramid, donor.pyramid)):
         if said and said != found:
             raise ValueError(f"'{model.name}' is not what donor '{donor.name}' is; take {wanted.name}")
-    if model.series != donor.series:
+    if model.series != donor.series or (model.letter and not donor.has_letter(model)):
         raise ValueError(f"'{model.name}' has another neck than donor '{donor.name}'; take {wanted.name}")
     return {**configs.model_config(wanted.name), "yaml_file": f"{model.name}.yaml"}
 
@@ -60,8 +60,8 @@ def load_backbone(source, donor: Donor) -> Backbone:
 
     Args:
         source (str | Path | dict | YOLO | nn.Module): A name as `model_names()` gives them, where that of the backbone
-            alone also stands for the donor's task and pyramid; a model YAML as file or dict; or a trained model, as
-            `.pt`, YOLO object or module, whose weights it keeps.
+            alone also stands for the donor's letter, task and pyramid; a model YAML as file or dict; or a trained
+            model, as `.pt`, YOLO object or module, whose weights it keeps.
         donor (Donor): Whose neck and head it gets.
 
     Raises:

@@ -1,7 +1,7 @@
 """The trained detector that gives neck and head."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,6 +12,8 @@ from ultralytics.nn.modules import Conv
 from yolo_effnet.grafting.anatomy import Anatomy, anatomy
 from yolo_effnet.nn.neck import SeparableConv
 from yolo_effnet.weights.checkpoints import open_checkpoint
+from yolo_effnet.zoo import names
+from yolo_effnet.zoo.rows import neck_widths
 
 HEADS = {
     "Detect": "", "Segment": "-seg", "Pose": "-pose", "OBB": "-obb",
@@ -58,6 +60,15 @@ class Donor:
         """Return the suffix of the pyramid in the names of models."""
         strides = [int(s) for s in self.head.stride]
         return "-p2" if strides[0] == 4 else "-p6" if strides[-1] == 64 else ""
+
+    def has_letter(self, model: names.Model) -> bool:
+        """Return whether its neck is that of the letter of a model: by its own, or else by its widths."""
+        if scales := self.model.yaml.get("scales"):
+            return model.letter == (self.model.yaml.get("scale") or next(iter(scales)))
+        widths = neck_widths(replace(model, pyramid=self.pyramid))
+        return [widths[level] for level in names.PYRAMIDS[self.pyramid]] == [
+            self.anatomy.channels[f] for f in self.head.f
+        ]
 
 
 def load(source, what: str) -> tuple[str, nn.Module]:

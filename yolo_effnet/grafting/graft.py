@@ -10,6 +10,7 @@ from ultralytics import YOLO
 from ultralytics.nn.modules import Conv
 from ultralytics.utils import LOGGER
 from ultralytics.utils.checks import check_imgsz
+from ultralytics.utils.torch_utils import get_flops, get_num_params
 
 from yolo_effnet.checks import why
 from yolo_effnet.grafting.anatomy import Anatomy, anatomy
@@ -98,6 +99,20 @@ def _in_memory(model: YOLO, name: str) -> YOLO:
     return model
 
 
+def _tell_cost(donor: Donor, model: nn.Module) -> None:
+    """Log parameters and GFLOPs at 640 pixels of donor and graft, and warn where the graft has more."""
+    name = Path(donor.name).stem
+    (n, gflops), (ours, our_gflops) = ((get_num_params(m), get_flops(m, 640)) for m in (donor.model, model))
+    ratios = ours / n, our_gflops / gflops if gflops else 0  # without a counter of operations
+    LOGGER.info(
+        f"{name} {n / 1e6:.1f}M, {gflops:.1f} GFLOPs -> {ours / 1e6:.1f}M, {our_gflops:.1f} GFLOPs "
+        f"({ratios[0]:.2f}, {ratios[1]:.2f})"
+    )
+    if max(ratios) > 1:
+        more = " and ".join(what for what, r in zip(("parameters", "GFLOPs"), ratios, strict=True) if r > 1)
+        LOGGER.warning(f"The graft has more {more} than {name}; `yolo-effnet list --neck LETTER` tells what costs less")
+
+
 def graft(
     donor,
     backbone,
@@ -124,8 +139,8 @@ def graft(
         donor (str | Path | YOLO | nn.Module): A trained YOLOv8, YOLO11 or YOLO26 for boxes, masks,
             poses or oriented boxes: Ultralytics' name of it, which it downloads, a `.pt` file or a YOLO object.
         backbone (str | Path | dict | YOLO | nn.Module): A model whose backbone is taken: a name as `model_names()`
-            gives them, where `yolov8-effb0` stands for the donor's task and pyramid as well; a YAML; or a trained
-            model, whose backbone's weights are kept.
+            gives them, where `yolov8-effb0` stands for the donor's letter, task and pyramid as well; a YAML; or a
+            trained model, whose backbone's weights are kept.
         images (str | Path | Iterable): A data set's YAML, whose train split is taken, a folder, a text file that lists
             pictures, a glob, or a list of these. Grey ones are read for a donor of one channel.
         output (str | Path | None): Checkpoint to write. Without one the model is in memory alone: an export goes to the
@@ -168,6 +183,7 @@ def graft(
         taker = load_backbone(backbone, giver)
         model, parts, seams = _build(giver, taker, activation)
     files = find(images, number)
+    _tell_cost(giver, model)
     LOGGER.info(f"Backbone of {taker.name}: {fill(model, taker, weights, weights_file, allow_random)}")
     LOGGER.info(
         f"Neck and head of {giver.name}, whose licence holds for the result too: AGPL-3.0 for weights of Ultralytics"

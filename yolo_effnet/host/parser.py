@@ -134,10 +134,16 @@ def _is_found(file: Path) -> bool:
     return file.suffix in (".yaml", ".yml") and os.path.isfile(checks.check_yaml(file, hard=False) or "")
 
 
-def _load_scale(file: Path, unified: Path, letter: str, yaml_model_load) -> dict:
-    """Return the model dict of the file `unified` at a scale, as Ultralytics loads yolov8.yaml for yolov8n.yaml."""
+def _load_scale(file: Path, unified: Path, letter: str, yaml_model_load) -> dict | None:
+    """Return the model dict of the file `unified` at a scale, as Ultralytics loads yolov8.yaml for yolov8n.yaml.
+
+    None where it has no scales and the letter is that of a model's neck.
+    """
     d = yaml_model_load(unified)
     scales = d.get("scales")
+    if not scales and names.is_model(file.name):
+        LOGGER.info(f"{unified} has no `scales:`, so that {file.name} is the model of yolo_effnet")
+        return None
     if not scales:
         LOGGER.warning(f"{unified} has no `scales:`, so that the letter {letter} of {file.name} changes nothing")
     elif letter not in scales:
@@ -189,9 +195,7 @@ def _wrap_yaml_model_load(yaml_model_load):
 
 
 def _no_such_file(path, meant: str) -> FileNotFoundError:
-    return FileNotFoundError(
-        f"'{path}' does not exist; for the built-in model write model={meant}, whose size its backbone tells"
-    )
+    return FileNotFoundError(f"'{path}' does not exist; for the built-in model write model={meant}")
 
 
 def _wrap_file_lookup(look_up):

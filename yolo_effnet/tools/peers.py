@@ -3,8 +3,11 @@
 import re
 
 import timm
+import torch
+from torch import nn
 from ultralytics import YOLO
-from ultralytics.nn.tasks import DetectionModel, parse_model
+from ultralytics.nn.tasks import DetectionModel, parse_model, yaml_model_load
+from ultralytics.utils.torch_utils import get_flops, get_num_params
 
 from yolo_effnet.zoo.architectures import EfficientNet
 from yolo_effnet.zoo.configs import model_config
@@ -71,3 +74,30 @@ def reference_of(name: str, models: list[str]) -> str:
     """Return the model among `models` that another is compared with: its peer, or else the first."""
     variant = name.partition("-")[2].partition("-")[0].removeprefix("eff")
     return next((peer for peer in (f"{p}-{variant}" for p in _PEERS) if peer in models), models[0])
+
+
+def count(name: str) -> tuple[int, float]:
+    """Return parameters and GFLOPs at 640 pixels of a detection model by name, as Ultralytics counts them.
+
+    No weight is drawn, which takes most of the time of a large model.
+
+    Args:
+        name (str): A model of ours or of Ultralytics with outputs at strides 8, 16 and 32, without `.yaml`.
+    """
+    model = DetectionModel.__new__(DetectionModel)  # whose __init__ computes, which tensors without data cannot
+    nn.Module.__init__(model)
+    with torch.device("meta"):
+        model.model, model.save = parse_model(yaml_model_load(f"{name}.yaml"), 3, verbose=False)
+    model.stride = model.model[-1].stride = torch.tensor([8.0, 16.0, 32.0])
+    return get_num_params(model), get_flops(model, 640)
+
+
+def print_sizes(letter: str) -> None:
+    """Print what every backbone costs with the neck of a letter, beside YOLOv8's model of it; each as it is counted."""
+    peer = f"yolov8{letter}"
+    theirs = count(peer)
+    print(f"{'model':<31}{'parameters':>12}{'GFLOPs@640':>12}  relative to {peer}")
+    for name in [peer, *model_names(series=peer)]:
+        ours = count(name)
+        ratios = ", ".join(f"{a / b:.2f}" for a, b in zip(ours, theirs, strict=True))
+        print(f"{name:<31}{ours[0] / 1e6:>11.1f}M{ours[1]:>12.1f}  {ratios}", flush=True)

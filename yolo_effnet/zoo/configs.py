@@ -86,7 +86,8 @@ def render(model: Model, notes: Iterable[str] = ()) -> str:
         task = TASKS[model.task][0]
         outputs = f", P{levels[0]}/{2 ** levels[0]} - P{levels[-1]}/{2 ** levels[-1]} outputs"
         page = f"https://docs.ultralytics.com/models/{model.series}"
-        header = [f"Neck and head: {SERIES[model.series]}, {page}, neck widths scaled with the backbone"]
+        widths = "with its widths and repeats" if model.letter else "neck widths scaled with the backbone"
+        header = [f"Neck and head: {SERIES[model.series]}{model.letter}, {page}, {widths}"]
         if model.neck:
             header.append("Light neck: depthwise-separable convolutions for its dense 3x3 ones")
         backbone = add_neck_and_head(rows, model, ends)
@@ -117,13 +118,13 @@ def model_yaml(name: str) -> str:
     """Return the YAML text of a model; that of a detection model is the one that `models/` holds.
 
     Args:
-        name (str): A name as `model_names()` gives them, with or without `.yaml`.
+        name (str): A name as `model_names()` gives them, with or without a scale letter and `.yaml`.
 
     Raises:
         ValueError: If there is no model of that name.
     """
     model = find_model(name)
-    if model.series != "yolov8" or model.suffix:
+    if model.series + model.letter != "yolov8" or model.suffix:
         return render(model)
     millions, gflops = model.architecture.parameters / 1e6, model.architecture.gflops
     return render(model, [f"{millions:.1f}M parameters, {gflops:.1f} GFLOPs at 640 pixels with 80 classes"])
@@ -133,7 +134,7 @@ def model_config(name: str) -> dict:
     """Return the YAML of a model as a dict, ready for `DetectionModel(model_config(name))`.
 
     Args:
-        name (str): A name as `model_names()` gives them, with or without `.yaml`.
+        name (str): A name as `model_names()` gives them, with or without a scale letter and `.yaml`.
 
     Raises:
         ValueError: If there is no model of that name.

@@ -1,14 +1,26 @@
-"""Names of models: a series, a backbone, a task, a pyramid .., and nothing that is not on the list."""
+"""Names of models by rule: a series, a letter of the neck, a backbone, a task, a pyramid .., where they go together."""
 
 import difflib
 import itertools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from yolo_effnet.zoo.architectures import Architecture, EfficientNet
 from yolo_effnet.zoo.table import ARCHITECTURES
 
 SERIES = {"yolov8": "YOLOv8", "yolo26": "YOLO26"}
+# Depth, width and largest width before scaling of each letter, as Ultralytics' `scales:` have them.
+SCALES = {
+    "yolov8": {
+        "n": (0.33, 0.25, 1024), "s": (0.33, 0.5, 1024), "m": (0.67, 0.75, 768), "l": (1.0, 1.0, 512),
+        "x": (1.0, 1.25, 512),
+    },
+    "yolo26": {
+        "n": (0.5, 0.25, 1024), "s": (0.5, 0.5, 1024), "m": (0.5, 1.0, 512), "l": (1.0, 1.0, 512),
+        "x": (1.0, 1.5, 512),
+    },
+}  # fmt: skip
+LETTERS = tuple(SCALES["yolov8"])
 # Suffix of a name: what its YAML is for, head module of YOLOv8 (with 26 appended that of YOLO26) and its arguments.
 TASKS = {
     "": ("object detection", "Detect", "nc"),
@@ -30,11 +42,13 @@ class Model:
 
     Attributes:
         series (str): `yolov8` or `yolo26`, the neck and head.
-        architecture (Architecture): The backbone, and the scale of the neck.
+        architecture (Architecture): The backbone, and without a letter the scale of the neck.
         task (str): Suffix of the name: "", `-seg`, `-pose`, `-obb` or `-cls`.
         pyramid (str): Suffix of the name: "", `-p2` or `-p6`.
         neck (str): Suffix of the name: "" or `-dw`, for separable convolutions.
         activation (str): Suffix of the name: "" or `-relu6`, for devices on which SiLU is slow or not exact.
+        letter (str): One of `LETTERS`, after the series: the neck has the widths and repeats of Ultralytics' model of
+            that letter; "" for those that go with the backbone.
     """
 
     series: str
@@ -43,6 +57,16 @@ class Model:
     pyramid: str = ""
     neck: str = ""
     activation: str = ""
+    letter: str = ""
+
+    @property
+    def exists(self) -> bool:
+        """Return whether its parts go together."""
+        efficientnet, v8 = isinstance(self.architecture, EfficientNet), self.series == "yolov8"
+        if self.task == CLASSIFICATION and not (v8 and efficientnet and not self.letter + self.pyramid + self.neck):
+            return False
+        silu = efficientnet and not self.architecture.family.lite
+        return (v8 or not self.neck) and (silu or not self.activation)
 
     @property
     def suffix(self) -> str:
@@ -52,11 +76,7 @@ class Model:
     @property
     def name(self) -> str:
         """Return the name, without `.yaml`."""
-        return f"{self.series}-{self.architecture.variant}{self.suffix}"
-
-
-_EFFICIENTNETS = [a for a in ARCHITECTURES.values() if isinstance(a, EfficientNet)]
-_WITH_SILU = [a for a in _EFFICIENTNETS if not a.family.lite]
+        return f"{self.series}{self.letter}-{self.architecture.variant}{self.suffix}"
 
 
 def _stem(architecture: Architecture) -> str:
@@ -69,27 +89,24 @@ def _stem(architecture: Architecture) -> str:
 _STEMS = {stem: [] for stem in map(_stem, ARCHITECTURES.values())}
 for _architecture in ARCHITECTURES.values():
     _STEMS[_stem(_architecture)].append(_architecture.variant.removeprefix(_stem(_architecture)))
-_MODELS = {
-    model.name: model
-    for model in itertools.starmap(
-        Model,
-        [
-            *itertools.product(["yolov8"], ARCHITECTURES.values(), TASKS, PYRAMIDS, NECKS),
-            *itertools.product(["yolo26"], ARCHITECTURES.values(), TASKS, PYRAMIDS),
-            *itertools.product(["yolov8"], _EFFICIENTNETS, [CLASSIFICATION]),
-            *itertools.product(["yolov8"], _WITH_SILU, TASKS, PYRAMIDS, NECKS, [RELU6]),
-            *itertools.product(["yolo26"], _WITH_SILU, TASKS, PYRAMIDS, [""], [RELU6]),
-            *itertools.product(["yolov8"], _WITH_SILU, [CLASSIFICATION], [""], [""], [RELU6]),
-        ],
+_NAME = re.compile(
+    "".join(
+        f"(?P<{part}>{'|'.join(choices)})"
+        for part, choices in {
+            "series": SERIES, "letter": ("", *LETTERS), "variant": [f"-{v}" for v in ARCHITECTURES],
+            "task": (*TASKS, CLASSIFICATION), "pyramid": PYRAMIDS, "neck": NECKS, "activation": ACTIVATIONS,
+        }.items()
     )
-}
+)  # fmt: skip
 _BACKBONES = ", ".join("yolov8-{}<{}>".format(stem, "|".join(names)) for stem, names in _STEMS.items())
+_BEGINNING = rf"({'|'.join(SERIES)})([{''.join(LETTERS)}]?)"
+_OURS = re.compile(rf"{_BEGINNING}-({'|'.join(_STEMS)})[^.]*(\.ya?ml)?")
 GRAMMAR = (
     f"{_BACKBONES}, each with "
     f"[{'|'.join(filter(None, TASKS))}][{'|'.join(filter(None, PYRAMIDS))}][{LIGHT_NECK}], the same as yolo26-<..> "
-    f"without {LIGHT_NECK}, and yolov8-eff<..>{CLASSIFICATION}; those of effb and effv2 also with {RELU6} at the end"
+    f"without {LIGHT_NECK}, and yolov8-eff<..>{CLASSIFICATION}; those of effb and effv2 also with {RELU6} at the end; "
+    f"all but {CLASSIFICATION} also as yolov8<{'|'.join(LETTERS)}>-<..>, with the neck of Ultralytics' yolov8n, .."
 )
-_OURS = re.compile(rf"({'|'.join(SERIES)})-({'|'.join(_STEMS)})[^.]*(\.ya?ml)?")
 SCALED = re.compile(rf"({'|'.join(SERIES)})([nslmx])(-.+)")  # of a file of one's own, at one of its scales
 
 
@@ -98,29 +115,45 @@ def begins_as_ours(name: str) -> bool:
     return _OURS.fullmatch(SCALED.sub(r"\1\3", name)) is not None
 
 
+def _read(name: str) -> Model | None:
+    """Return the model of a name without ending, or None where there is none."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    parts = match.groupdict()
+    model = Model(architecture=ARCHITECTURES[parts.pop("variant")[1:]], **parts)
+    return model if model.exists else None
+
+
+def is_model(name: str) -> bool:
+    """Return whether there is a model of that name, with or without `.yaml`."""
+    return _read(name.partition(".")[0]) is not None
+
+
 def model_names(suffix: str = "", series: str = "yolov8") -> list[str]:
     """Return the names of the models of a kind, smallest first and without `.yaml`.
 
     Args:
         suffix (str): Task, pyramid, neck and activation as in the names, such as "", `-seg`, `-p2`, `-pose-p6-dw`,
             `-cls` or `-relu6`.
-        series (str): `yolov8` or `yolo26`.
+        series (str): `yolov8` or `yolo26`, and a scale letter where the neck is to be that of one, as in `yolov8m`.
     """
-    return [m.name for m in _MODELS.values() if (m.series, m.suffix) == (series, suffix)]
+    models = [_read(f"{series}-{variant}{suffix}") for variant in ARCHITECTURES]
+    return [model.name for model in models if model and model.suffix == suffix]
 
 
 def parse_name(name: str) -> Model | None:
     """Return what the name of a model says, or None where the name is not one of ours by its beginning.
 
     Args:
-        name (str): Such as `yolov8-effb0` or `yolov8-effb0-seg.yaml`.
+        name (str): Such as `yolov8-effb0` or `yolov8m-effb0-seg.yaml`.
 
     Raises:
         ValueError: If the name begins as ours do but there is no such model.
     """
     if not _OURS.fullmatch(name):
         return None
-    model = _MODELS.get(name.partition(".")[0])
+    model = _read(name.partition(".")[0])
     if model is None:
         raise ValueError(f"'{name}' is neither a file nor a model of yolo_effnet; {suggest(name)}")
     return model
@@ -141,29 +174,38 @@ def find_model(name: str) -> Model:
 def intended(name: str) -> str | None:
     """Return the name of a model, as `YOLO(..)` takes it, that was meant by one written almost like it, or None.
 
-    Almost is a scale letter as in YOLOv8's own names, no series, EfficientNet in full, capitals, other separators,
-    suffixes in another order, and the ending: none or that of a checkpoint.
+    Almost is no series, EfficientNet in full, capitals, other separators, suffixes in another order, a scale letter
+    where there is no neck, and the ending: none or that of a checkpoint.
 
     Args:
-        name (str): Such as `yolov8n-effb0.yaml`, `yolov8-effb0.pt`, `efficientnet_b0` or `YOLOv8-EffB0-p2-seg`.
+        name (str): Such as `yolov8-effb0.pt`, `efficientnet_b0`, `YOLOv8m-EffB0-p2-seg` or `yolov8n-effb0-cls`.
     """
     stem = re.sub(r"\.(ya?ml|pt)$", "", name.lower())
     stem = re.sub(r"eff(icientnet|net)?[-_]?(v2)?[-_]?(?=\w)", r"eff\2", stem)
-    series = re.match(rf"({'|'.join(SERIES)})([nslmx]?[-_]|(?=eff))", stem)
+    begun = re.match(rf"{_BEGINNING}([-_]|(?=eff))", stem)
+    series, letter = begun.groups()[:2] if begun else ("yolov8", "")
     suffixes = [suffix for suffix in (*TASKS, CLASSIFICATION, *PYRAMIDS, *NECKS, *ACTIVATIONS) if suffix]
     ends = "|".join(suffix[1:] for suffix in suffixes)
-    words = re.split(rf"-|_(?=(?:{ends})(?:[-_]|$))", stem[series.end() :] if series else stem)
+    words = re.split(rf"-|_(?=(?:{ends})(?:[-_]|$))", stem[begun.end() :] if begun else stem)
     words.sort(key=lambda word: suffixes.index(f"-{word}") if f"-{word}" in suffixes else -1)  # the backbone first
-    model = _MODELS.get("-".join([series.group(1) if series else "yolov8", *words]))
+    rest = "-".join(words)
+    model = _read(f"{series}{letter}-{rest}") or _read(f"{series}-{rest}")
     return f"{model.name}.yaml" if model else None
 
 
 def suggest(name: str) -> str:
     """Return the names closest to `name`, and how names are made, as text."""
-    if meant := intended(name):
-        return f"write {meant}. Its models are {GRAMMAR}"
     stem = name.partition(".")[0].lower().replace("efficientnet", "eff")
-    for text in (stem, f"yolov8-{stem}"):
-        if close := difflib.get_close_matches(text, _MODELS, n=3, cutoff=0.8):
+    letter = begun[2] if (begun := re.match(f"{_BEGINNING}-", stem)) else ""
+    if meant := intended(name):
+        why = f"a classifier has no neck of the letter {letter}, so " if letter and CLASSIFICATION in meant else ""
+        return f"{why}write {meant}. Its models are {GRAMMAR}"
+    plain = stem.replace(f"{letter}-", "-", 1) if letter else stem
+    kinds = itertools.product(SERIES, ["-"], ARCHITECTURES, (*TASKS, CLASSIFICATION), PYRAMIDS, NECKS, ACTIVATIONS)
+    models = {kind: model for kind in map("".join, kinds) if (model := _read(kind))}
+    for text in (plain, f"yolov8-{plain}"):
+        if close := difflib.get_close_matches(text, models, n=3, cutoff=0.8):
+            found = [replace(models[kind], letter=letter) for kind in close]
+            close = [model.name if model.exists else kind for model, kind in zip(found, close, strict=True)]
             return f"did you mean {', '.join(close)}? Its models are {GRAMMAR}"
     return f"its models are {GRAMMAR}"

@@ -1,11 +1,15 @@
 """The rows of a model YAML, as text: stages or timm backbone, neck and head."""
 
 import itertools
+import math
 
 from yolo_effnet.zoo.architectures import EfficientNet, TimmNet
 from yolo_effnet.zoo.families import Stage
-from yolo_effnet.zoo.names import PYRAMIDS, TASKS, Model
+from yolo_effnet.zoo.names import PYRAMIDS, SCALES, TASKS, Model
 
+# Of Ultralytics' models before scaling: channels of the neck, and repeats of its blocks.
+_CHANNELS = {2: 128, 3: 256, 4: 512, 5: 1024, 6: 1024}
+_REPEATS = {"yolov8": 3, "yolo26": 2}
 _SIZES = {2: "xsmall", 3: "small", 4: "medium", 5: "large", 6: "xlarge"}
 
 
@@ -62,8 +66,12 @@ def add_timm_net(rows: Rows, architecture: TimmNet, levels: range) -> dict[int, 
     }
 
 
-def _widths(model: Model) -> dict[int, int]:
-    """Return the neck's channels at each level of the model's pyramid, in the proportions of Ultralytics' models."""
+def neck_widths(model: Model) -> dict[int, int]:
+    """Return the neck's channels at each level, those of the letter or in the proportions of Ultralytics' models."""
+    if model.letter:
+        _, width, largest = SCALES[model.series][model.letter]
+        channels = {**_CHANNELS, 5: 768} if model.pyramid == "-p6" else _CHANNELS
+        return {level: math.ceil(min(c, largest) * width / 8) * 8 for level, c in channels.items()}
     p3, p4, p5 = model.architecture.neck_channels
     widths = {3: p3, 4: p4, 5: p5}
     if model.pyramid == "-p2":
@@ -73,14 +81,23 @@ def _widths(model: Model) -> dict[int, int]:
     return widths
 
 
+def _repeats(model: Model) -> int:
+    """Return the repeats of a block of the neck."""
+    repeats = _REPEATS[model.series]
+    depth = SCALES[model.series][model.letter][0] if model.letter else model.architecture.neck_repeats / 3
+    return max(1, round(repeats * depth))
+
+
 def add_neck_and_head(rows: Rows, model: Model, ends: dict[int, int]) -> str:
     """Add SPPF, PAN neck and head; return the text of the rows that Ultralytics counts to the backbone."""
-    widths, levels, v8 = _widths(model), PYRAMIDS[model.pyramid], model.series == "yolov8"
-    n = model.architecture.neck_repeats if v8 else max(1, round(model.architecture.neck_repeats * 2 / 3))
+    widths, levels, v8 = neck_widths(model), PYRAMIDS[model.pyramid], model.series == "yolov8"
+    n = _repeats(model)
     conv, block = ("SeparableConv", "C2fSeparable") if model.neck else ("Conv", "C2f" if v8 else "C3k2")
 
     def add_block(level: int, label: str) -> int:
         if v8:
+            if model.letter and model.pyramid == "-p6" and not model.neck:  # as in yolov8-p6.yaml
+                return rows.add(f"[-1, {n}, C2, [{widths[level]}, False]]", label)
             return rows.add(f"[-1, {n}, {block}, [{widths[level]}]]", label)
         attention = label and level == levels[-1]  # on the way up, as in YOLO26
         return rows.add(

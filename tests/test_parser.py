@@ -294,7 +294,7 @@ def test_a_model_without_our_rows_loads_as_without_us(monkeypatch):
             self.is_fused = model.is_fused
 
     model = DetectionModel("yolov8n.yaml", verbose=False)
-    monkeypatch.setattr(parser.training, "carry", lambda *_: pytest.fail("is for models of ours"))
+    monkeypatch.setattr(parser, "noting_load", lambda *_: pytest.fail("is for models of ours"))
     assert model.load(Holder(DetectionModel("yolov8n.yaml", verbose=False)), verbose=False) is None
 
 

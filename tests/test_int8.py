@@ -19,7 +19,7 @@ from ultralytics.utils import torch_utils
 from ultralytics.utils.export import onnx as onnx_export
 
 import yolo_effnet
-from yolo_effnet.host import int8, quantization
+from yolo_effnet.host import int8_export, int8_training
 from yolo_effnet.nn.blocks import SqueezeExcite
 from yolo_effnet.nn.layers import DropPath
 
@@ -222,7 +222,10 @@ def test_a_patch_is_for_its_thread_alone():
     entered, found = [threading.Event() for _ in range(2)], {}
 
     def patch(name, wait):
-        with int8._patched(module, "quantize", lambda _: lambda: name), int8._patched(module, "nothing", None):
+        with (
+            int8_export._patched(module, "quantize", lambda _: lambda: name),
+            int8_export._patched(module, "nothing", None),
+        ):
             entered[0].set()
             assert wait.wait(30)
             found[name] = module.quantize()
@@ -288,7 +291,7 @@ def test_it_needs_trained_weights(tiny_data, tmp_path):
 def test_what_it_needs_is_named(learned, tmp_path, monkeypatch):
     if not hasattr(torch_utils, "prepare_qat"):
         pytest.skip("this release of Ultralytics does not train in int8")
-    monkeypatch.setattr(quantization, "find_spec", lambda name: None)
+    monkeypatch.setattr(int8_training, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"int8 training needs NVIDIA ModelOpt: pip install 'nvidia-modelopt"):
         YOLO(learned[0]).train(data=learned[1], epochs=1, project=tmp_path, quantize=8, **QUICK)
 

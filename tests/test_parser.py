@@ -16,7 +16,8 @@ from ultralytics.nn.tasks import DetectionModel, parse_model, yaml_model_load
 from ultralytics.utils.torch_utils import get_flops
 
 import yolo_effnet
-from yolo_effnet.host import parser
+from yolo_effnet import patches
+from yolo_effnet.host import training
 from yolo_effnet.nn import blocks, stages
 from yolo_effnet.nn.layers import StridedConv
 from yolo_effnet.nn.registry import BLOCKS
@@ -294,7 +295,7 @@ def test_a_model_without_our_rows_loads_as_without_us(monkeypatch):
             self.is_fused = model.is_fused
 
     model = DetectionModel("yolov8n.yaml", verbose=False)
-    monkeypatch.setattr(parser, "noting_load", lambda *_: pytest.fail("is for models of ours"))
+    monkeypatch.setattr(training, "noting_load", lambda *_: pytest.fail("is for models of ours"))
     assert model.load(Holder(DetectionModel("yolov8n.yaml", verbose=False)), verbose=False) is None
 
 
@@ -327,7 +328,7 @@ def test_names_that_are_almost_right_are_told(name, monkeypatch):
 
 def test_register_twice_changes_nothing():
     before = (tasks.parse_model, tasks.yaml_model_load)
-    yolo_effnet.register()
+    patches.apply(patches.MODELS)
     assert (tasks.parse_model, tasks.yaml_model_load) == before
 
 
@@ -336,7 +337,7 @@ def test_each_function_is_wrapped_once(monkeypatch):
     load, parse = tasks.BaseModel.load, tasks.parse_model
     monkeypatch.setattr(tasks.BaseModel, "load", load)
     monkeypatch.setattr(tasks, "parse_model", lambda *args, **kwargs: parse(*args, **kwargs))
-    yolo_effnet.register()
+    patches.apply(patches.MODELS)
     assert tasks.BaseModel.load is load
 
 

@@ -13,10 +13,10 @@ ALLOWED = {
     "nn": {"zoo", "arguments", "checks"},
     "weights": {"zoo", "nn", "checks"},
     "grafting": {"zoo", "nn", "weights", "arguments", "checks"},
-    "host": {"zoo", "nn", "weights", "grafting", "arguments", "checks", "recipe", "wrapping"},
+    "host": {"zoo", "nn", "weights", "grafting", "arguments", "checks", "patches", "recipe"},
     "tools": {"zoo", "nn", "weights", "host", "checks"},
 }
-STDLIB_ONLY = ("startup.py", "arguments.py", "recipe.py", "wrapping.py")
+STDLIB_ONLY = ("startup.py", "patches.py", "arguments.py", "recipe.py")
 LONGEST = 400
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from installed import OUTER, PREAMBLE, ROOT, Environment, build
 
-from yolo_effnet import startup
+from yolo_effnet import patches, startup
 from yolo_effnet.zoo.table import ARCHITECTURES
 
 PARAMETERS = ARCHITECTURES["effb0"].parameters
@@ -173,10 +173,10 @@ import json, sys
 from pathlib import Path
 import ultralytics.engine.exporter, ultralytics.engine.model, ultralytics.engine.trainer
 from ultralytics.nn import tasks
-from ultralytics.utils import callbacks, checks
+from ultralytics.utils import callbacks, checks, torch_utils
 
 def left():
-    owners = [ultralytics.cfg, tasks, checks, ultralytics.engine.model, tasks.BaseModel]
+    owners = [ultralytics.cfg, tasks, checks, torch_utils, ultralytics.engine.model, tasks.BaseModel]
     owners += [ultralytics.engine.trainer.BaseTrainer, ultralytics.engine.exporter.Exporter]
     found = [name for owner in owners for name, value in vars(owner).items() if hasattr(value, "yolo_effnet")]
     added = [c for event in callbacks.default_callbacks.values() for c in event]
@@ -190,14 +190,16 @@ def python(code: str, *options) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize("options", [(), ("-W", "error::RuntimeWarning")])
-@pytest.mark.parametrize("event", startup._EVENTS)
+@pytest.mark.parametrize("event", startup.EVENTS)
 def test_a_failing_event_undoes_all_and_is_said_once(event, options):
     """Also where warnings are errors: no import of Ultralytics fails."""
     broken = f"""
 import yolo_effnet.startup as startup
 def fail(module):
     raise LookupError("broken on purpose")
-startup._EVENTS[{event!r}] = fail
+from yolo_effnet import patches
+apply = patches.apply
+patches.apply = lambda name: fail(name) if name == {event!r} else apply(name)
 """
     done = python(
         f"{broken}{LEFT}print(left(), tasks.DetectionModel('yolov8n.yaml', verbose=False).yaml['scale'])", *options
@@ -208,27 +210,32 @@ startup._EVENTS[{event!r}] = fail
 
 
 def test_a_registration_that_fails_halfway_leaves_nothing():
+    """And the table of patches is the list of all that is there otherwise."""
     done = python(f"""{LEFT}
-from yolo_effnet import wrapping
-from yolo_effnet.host import parser
-whole = left()
-wrapping.unwrap()
+from dataclasses import replace
+import ultralytics.engine.trainer, ultralytics.engine.exporter
+from yolo_effnet import patches
+names = {{patch.name.rpartition(".")[2] for patch in patches.PATCHES if patch.since <= patches.release()}}
+assert set(left()) == names - {{"DEFAULT_CFG_DICT"}}, left()
+patches.undo()
 assert not left(), left()
-wraps = dict(parser.WRAPPED)
-parser.WRAPPED["check_file"] = None
-try:
-    parser.register()
-except TypeError:
-    print(left())
-parser.WRAPPED.update(wraps)
-parser.register()
-print(set(whole) - set(left()))
+patches.PATCHES += (replace(patches.PATCHES[2], name="renamed"),)
+from yolo_effnet import startup
+startup.register()
+print(left())
+patches.PATCHES = patches.PATCHES[:-1]
+patches.apply(patches.MODELS)
+print(left())
 """)
     assert done.returncode == 0, done.stderr
-    *_, halfway, missing = done.stdout.splitlines()
+    *_, halfway, whole = done.stdout.splitlines()
     assert halfway == "[]"
-    assert "parse_model" not in missing
-    assert "load" not in missing
+    assert "parse_model" in whole
+    assert "load" in whole
+
+
+def test_the_hook_waits_for_what_is_patched():
+    assert {patch.event for patch in patches.PATCHES} == set(startup.EVENTS)
 
 
 def test_a_program_without_a_standard_error_starts(fresh):

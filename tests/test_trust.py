@@ -125,7 +125,7 @@ def test_a_parser_that_has_moved_is_said(monkeypatch):
     moved_parser.__defaults__ = namespace["parse_model"].__defaults__
     monkeypatch.setattr(parser, "tasks", module)
     monkeypatch.setattr(parser.ultralytics, "__version__", "8.9.0")
-    wrapped = parser._wrap_parse_model(moved_parser)
+    wrapped = parser.wrap_parse_model(moved_parser)
     with pytest.raises(RuntimeError, match=r"8.9.0 is newer than .* pip install ultralytics==8.4.190"):
         wrapped(yolo_effnet.model_config("yolov8-effb0"), 3, False)
 

@@ -8,15 +8,16 @@ from ast import literal_eval
 
 import pictures
 import pytest
+import ultralytics
 from installed import PREAMBLE, Environment, build
 from packaging.requirements import Requirement
 
-from yolo_effnet.host import parser
+from yolo_effnet import patches, startup
 from yolo_effnet.zoo.table import ARCHITECTURES
 
 B0 = ARCHITECTURES["effb0"]
 WARNING = "yolo_effnet is tested with"
-FLOOR = ".".join(map(str, parser.SUPPORTED_ULTRALYTICS[0]))
+FLOOR = patches.dotted(patches.SUPPORTED[0])
 # What to install for a release besides the packages that the newest one needs; "installed" should be the newest.
 RELEASES = {FLOOR: [f"ultralytics=={FLOOR}", "pandas"], "8.4.60": ["ultralytics==8.4.60"], "installed": []}
 
@@ -164,7 +165,7 @@ def test_requirement_is_the_supported_range(fresh):
         Requirement, fresh.report("from importlib.metadata import requires\nreport(requires('yolo_effnet'))")
     )
     (requirement,) = (r for r in requirements if r.name == "ultralytics")
-    assert requirement == Requirement(parser.supported_versions())
+    assert requirement == Requirement(patches.supported())
 
 
 @pytest.mark.parametrize(
@@ -173,14 +174,13 @@ def test_requirement_is_the_supported_range(fresh):
 )
 def test_supported_range(monkeypatch, version, warnings):
     messages = []
-    monkeypatch.setattr(parser.LOGGER, "warning", messages.append)
-    monkeypatch.setattr(parser.ultralytics, "__version__", version)
-    for name in ("parse_model", "yaml_model_load", "initialize_weights"):  # as they were before registration
-        monkeypatch.setattr(parser.tasks, name, getattr(parser.tasks, name).__wrapped__)
-    parser.register()
-    parser.register()
+    monkeypatch.setattr(ultralytics.utils.LOGGER, "warning", messages.append)
+    monkeypatch.setattr(ultralytics, "__version__", version)
+    patches.warn_of_release.cache_clear()
+    startup.register()
+    startup.register()
     assert len(messages) == warnings
-    assert all(parser.supported_versions() in message and version in message for message in messages)
+    assert all(patches.supported() in message and patches.dotted(patches.release()) in message for message in messages)
 
 
 def test_one_warning_in_a_process_of_another_version(fresh):
@@ -193,10 +193,10 @@ too_late = "ultralytics.nn.tasks" in sys.modules
 ultralytics.__version__ = "9.0.0"
 built = parameters()
 import yolo_effnet
-yolo_effnet.register()
+yolo_effnet.startup.register()
 report([too_late, built])
 """,
     )
     assert fresh.result(done) == [False, B0.parameters]
     (warning,) = [line for line in (done.stdout + done.stderr).splitlines() if WARNING in line]
-    assert f"{parser.supported_versions()}, not with 9.0.0" in warning
+    assert f"{patches.supported()}, not with 9.0.0" in warning

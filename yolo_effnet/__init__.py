@@ -21,7 +21,6 @@ _HOMES = {
     "load_backbone_weights": "weights.loading",
     "model_config": "zoo.configs",
     "model_names": "zoo.names",
-    "register": "host.parser",
 }
 __all__ = ["__version__", *_HOMES]
 
@@ -32,7 +31,7 @@ def __getattr__(name):
     from importlib import import_module
 
     if not _HOMES[name].startswith("zoo."):
-        import_module(startup.HOST)  # registers, which should not happen halfway through the import of a block
+        import_module(startup.MODELS)  # registers, which should not happen halfway through the import of a block
     return getattr(import_module(f"yolo_effnet.{_HOMES[name]}"), name)
 
 

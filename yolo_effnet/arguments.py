@@ -174,14 +174,15 @@ def wrap_check(check):
     return wrapper
 
 
-def accept_as_main(utils) -> None:
-    """Have `python -m ultralytics.cfg`, by which Ultralytics' tuner starts trainings, accept those that it was given.
+def accept_as_main(default_arguments: dict) -> dict:
+    """Return Ultralytics' default arguments, which gain ours that `python -m ultralytics.cfg` was started with.
 
-    That module then runs as `__main__`, whose functions nothing can wrap, with the defaults of `ultralytics.utils`.
+    Its tuner starts trainings so. The module then runs as `__main__`, whose functions nothing can wrap.
     """
     if any(argument.startswith("ultralytics.cfg") for argument in sys.orig_argv[1:]):
-        for name in ARGUMENTS.keys() - utils.DEFAULT_CFG_DICT.keys():
+        for name in ARGUMENTS.keys() - default_arguments.keys():
             if any(argument.startswith(f"{name}=") for argument in sys.argv):
-                utils.DEFAULT_CFG_DICT[name] = None
+                default_arguments[name] = None
                 _lent.add(name)
-                setattr(utils.DEFAULT_CFG, name, None)
+                setattr(sys.modules["ultralytics.utils"].DEFAULT_CFG, name, None)
+    return default_arguments

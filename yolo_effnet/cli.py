@@ -136,10 +136,11 @@ def _info(_args) -> None:
     else:
         hook = "absent (python -S, or not installed with pip): import yolo_effnet by hand"
     print(f"{'start-up hook':<15}{hook}")
-    from yolo_effnet.host import parser
+    from yolo_effnet import patches
+    from yolo_effnet.host.lending import BLOCKS
 
-    print(f"{'supported':<15}{parser.supported_versions()}")
-    print(f"{'blocks':<15}{', '.join(parser.BLOCKS)}")
+    print(f"{'supported':<15}{patches.supported()}")
+    print(f"{'blocks':<15}{', '.join(BLOCKS)}")
     print(f"{'models':<15}{', '.join(names.model_names())}")
     from yolo_effnet.weights.sources import default_on_disk
 

@@ -3,69 +3,30 @@
 import os
 import sys
 
-HOST = "ultralytics.nn.tasks"
+MODELS = "ultralytics.nn.tasks"
+# The modules of Ultralytics that `patches.PATCHES` names, which only a process that imports one of them imports.
+EVENTS = (
+    "ultralytics.utils", "ultralytics.cfg", MODELS, "ultralytics.engine.trainer", "ultralytics.engine.exporter",
+)  # fmt: skip
 OPT_OUT = "YOLO_EFFNET_AUTOLOAD"
-_BUILT_ON_HOST = tuple(f"yolo_effnet.{room}" for room in ("nn", "weights", "grafting", "host", "tools"))
+_BUILT_ON_MODELS = tuple(f"yolo_effnet.{room}" for room in ("nn", "weights", "grafting", "host", "tools"))
 _failed = False  # whether a registration did
 autoloaded = False  # whether this interpreter's start-up installed the hook, for `yolo-effnet info`
 
 
-def _register_arguments(cfg) -> None:
-    from yolo_effnet import arguments, wrapping
-
-    cfg.check_dict_alignment = wrapping.once(cfg.check_dict_alignment, arguments.wrap_check)
-
-
-def _register_defaults(utils) -> None:
-    from yolo_effnet import arguments
-
-    arguments.accept_as_main(utils)
-
-
-def _register_models(tasks) -> None:
-    parser = sys.modules.get("yolo_effnet.host.parser")
-    if getattr(parser, "tasks", tasks) is not tasks:
-        # Ultralytics was dropped and imported again, and our classes build on those of before.
-        for name in [name for name in sys.modules if name.startswith(_BUILT_ON_HOST)]:
-            del sys.modules[name]
-    import yolo_effnet.host.parser as parser
-
-    # Its import registers too; half imported, because it is what imports Ultralytics here, it has yet to.
-    if hasattr(parser, "register"):
-        parser.register()
-
-
-def _register_training(trainer) -> None:
-    if HOST in sys.modules:
-        from yolo_effnet.host import training
-
-        training.wrap_trainer(trainer.BaseTrainer)
-
-
-def _register_export(exporter) -> None:
-    if HOST in sys.modules:
-        from yolo_effnet.host import int8
-
-        int8.wrap_exporter(exporter.Exporter)
-
-
-# What happens once a module of Ultralytics has been imported.
-_EVENTS = {
-    "ultralytics.utils": _register_defaults,
-    "ultralytics.cfg": _register_arguments,
-    HOST: _register_models,
-    "ultralytics.engine.trainer": _register_training,
-    "ultralytics.engine.exporter": _register_export,
-}
-
-
-def register(name: str = HOST) -> None:
-    """Register with one module of Ultralytics; where that fails, warn once and leave all of Ultralytics as it is."""
+def register(event: str = MODELS) -> None:
+    """Apply the patches of one module of Ultralytics; where that fails, warn once and leave Ultralytics as it is."""
     global _failed
     if _failed:
         return
     try:
-        _EVENTS[name](sys.modules[name])
+        from yolo_effnet import patches
+
+        if event == MODELS:
+            _forget_older_models()
+        patches.apply(event)
+        if event == MODELS:
+            patches.warn_of_release()
     except Exception as error:
         _failed = True
         text = (
@@ -75,12 +36,18 @@ def register(name: str = HOST) -> None:
         try:
             import warnings
 
-            from yolo_effnet import wrapping
-
-            wrapping.unwrap()
+            patches.undo()
             warnings.warn(text, RuntimeWarning, stacklevel=2)
         except Exception:  # warnings are errors here, and an import of Ultralytics must not be one
             _say(text)
+
+
+def _forget_older_models() -> None:
+    """Forget our classes if Ultralytics was dropped and imported again: they build on its classes of before."""
+    lending = sys.modules.get("yolo_effnet.host.lending")
+    if getattr(lending, "tasks", sys.modules[MODELS]) is not sys.modules[MODELS]:
+        for name in [name for name in sys.modules if name.startswith(_BUILT_ON_MODELS)]:
+            del sys.modules[name]
 
 
 def _say(text: str) -> None:
@@ -116,11 +83,11 @@ class _Loader:
 
 
 class _HostFinder:
-    """Meta-path finder that waits for the modules of `_EVENTS`."""
+    """Meta-path finder that waits for the modules of `EVENTS`."""
 
     def find_spec(self, fullname, path=None, target=None):
         """Return the spec that the other finders give for such a module, with its loader extended."""
-        if fullname not in _EVENTS:
+        if fullname not in EVENTS:
             return None
         for finder in sys.meta_path:
             find_spec = None if _is_ours(finder) else getattr(finder, "find_spec", None)
@@ -140,7 +107,7 @@ def _is_ours(finder) -> bool:
 
 def hook() -> None:
     """Register as soon as modules of Ultralytics are imported, now with those that are."""
-    for name in _EVENTS:
+    for name in EVENTS:
         if name in sys.modules:
             register(name)
     if not any(map(_is_ours, sys.meta_path)):

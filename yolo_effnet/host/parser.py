@@ -4,31 +4,21 @@ import difflib
 import functools
 import inspect
 import os
-import re
-import sys
 import traceback
 from pathlib import Path
 
 import torch
 import ultralytics
-from ultralytics.utils import LOGGER, callbacks, checks, torch_utils
+from ultralytics.utils import LOGGER, checks
 
-from yolo_effnet.host import quantization, training
 from yolo_effnet.host.keys import backbone_activation, check_keys, misspelt_keys
 from yolo_effnet.host.lending import has_rows_of_ours, lending, lent_names, tasks
 from yolo_effnet.host.rows import check_rows, row_error, timm_row_error
 from yolo_effnet.nn import timm_backbone
-from yolo_effnet.nn.backbone import backbone_rows
-from yolo_effnet.nn.origin import noting_load
 from yolo_effnet.nn.registry import BLOCKS
 from yolo_effnet.nn.settings import set_activation, set_bn_momentum, set_drop_path, set_padding
-from yolo_effnet.wrapping import is_ours, once, unwrap
+from yolo_effnet.patches import NEWEST_TESTED, dotted, release
 from yolo_effnet.zoo import configs, names
-
-# 8.3.70 is the oldest release that the tests run (the lists of blocks are frozensets from about 8.3.60 on); the parser
-# of 9 is not known yet.
-SUPPORTED_ULTRALYTICS = ((8, 3, 70), (9,))
-NEWEST_TESTED = (8, 4, 190)
 
 
 def _failing_row(error: BaseException, parser) -> int | None:
@@ -70,15 +60,14 @@ def _check_parser(parser) -> None:
     except Exception as error:
         understood, found = False, f"{type(error).__name__}: {error}"
     if not understood:
-        newest = ".".join(map(str, NEWEST_TESTED))
-        newer = "newer than the newest release that yolo_effnet is tested with and " * (_version() > NEWEST_TESTED)
+        newer = "newer than the newest release that yolo_effnet is tested with and " * (release() > NEWEST_TESTED)
         raise RuntimeError(
             f"the model parser of ultralytics {ultralytics.__version__} is {newer}not one that builds rows of "
-            f"yolo_effnet ({found}): pip install ultralytics=={newest}"
+            f"yolo_effnet ({found}): pip install ultralytics=={dotted(NEWEST_TESTED)}"
         )
 
 
-def _wrap_parse_model(parse_model):
+def wrap_parse_model(parse_model):
     """Return Ultralytics' `parse_model` with our blocks, errors that name our rows, `padding` and `drop_path`."""
     innermost = inspect.unwrap(parse_model)
 
@@ -164,7 +153,7 @@ def _load_own(path, yaml_model_load) -> dict | None:
     return None
 
 
-def _wrap_yaml_model_load(yaml_model_load):
+def wrap_yaml_model_load(yaml_model_load):
     """Return Ultralytics' `yaml_model_load`, which also knows our names where no file of that name exists."""
 
     @functools.wraps(yaml_model_load)
@@ -198,7 +187,7 @@ def _no_such_file(path, meant: str) -> FileNotFoundError:
     return FileNotFoundError(f"'{path}' does not exist; for the built-in model write model={meant}")
 
 
-def _wrap_file_lookup(look_up):
+def wrap_file_lookup(look_up):
     """Return a function of Ultralytics that takes a path first, whose error names the model that was meant."""
 
     @functools.wraps(look_up)
@@ -215,7 +204,7 @@ def _wrap_file_lookup(look_up):
     return wrapper
 
 
-def _wrap_initialize_weights(initialize_weights):
+def wrap_initialize_weights(initialize_weights):
     """Return Ultralytics' `initialize_weights`, which sets BatchNorm, with the momentum that our backbones need."""
 
     @functools.wraps(initialize_weights)
@@ -224,76 +213,3 @@ def _wrap_initialize_weights(initialize_weights):
         set_bn_momentum(model)
 
     return wrapper
-
-
-def _wrap_load(load):
-    """Return `BaseModel.load`, after which a model knows where its weights come from."""
-
-    @functools.wraps(load)
-    def wrapper(self, weights, *args, **kwargs):
-        if not backbone_rows(self):
-            return load(self, weights, *args, **kwargs)
-        source = (weights.get("ema") or weights.get("model")) if isinstance(weights, dict) else weights
-        training.hint_at_graft(self, source)
-        with noting_load(self, source):
-            return load(self, weights, *args, **kwargs)
-
-    return wrapper
-
-
-# All that is wrapped, of `ultralytics.nn.tasks` and `ultralytics.utils`; `training.wrap_trainer` and
-# `yolo_effnet.arguments` wrap a function each of the trainer and of the command line. Of eleven releases from 8.3.70
-# to 8.4.190 that were compared, parse_model last changed in 8.4.170 and yaml_model_load in 8.4.150.
-WRAPPED = {
-    "parse_model": _wrap_parse_model,  # finds classes of rows by name, and has lists of those that take channels
-    "yaml_model_load": _wrap_yaml_model_load,  # finds files; our names are none
-    "initialize_weights": _wrap_initialize_weights,  # sets eps and momentum of BatchNorm at every rebuild of a model
-    "torch_safe_load": _wrap_file_lookup,  # looks for yolov8-effb0.pt,
-    "check_file": _wrap_file_lookup,  # and this one for yolov8-effb0, neither of which exists
-    "prepare_qat": quantization.wrap_prepare,  # puts quantizers on convolutions alone; where a release trains with them
-    "restore_qat": quantization.wrap_restore,  # puts them back
-}
-
-
-def _replace(name: str, wrap) -> None:
-    """Wrap a function of Ultralytics, if this release has it, wherever Ultralytics imported it by name."""
-    original = next((vars(home)[name] for home in (tasks, checks, torch_utils) if name in vars(home)), None)
-    if original is None:
-        return
-    wrapper = once(original, wrap)
-    for module_name, module in list(sys.modules.items()):
-        if module_name.partition(".")[0] == "ultralytics" and getattr(module, "__dict__", {}).get(name) is original:
-            setattr(module, name, wrapper)
-
-
-def supported_versions() -> str:
-    """Return the supported range of Ultralytics as a requirement."""
-    floor, ceiling = (".".join(map(str, version)) for version in SUPPORTED_ULTRALYTICS)
-    return f"ultralytics>={floor},<{ceiling}"
-
-
-def _version() -> tuple[int, ...]:
-    return tuple(map(int, re.findall(r"\d+", ultralytics.__version__)[:3]))
-
-
-def register() -> None:
-    """Make our blocks and model names known to Ultralytics; importing this module does so, a second call nothing."""
-    if is_ours(tasks.parse_model):
-        return
-    floor, ceiling = SUPPORTED_ULTRALYTICS
-    if not floor <= _version() < ceiling:
-        LOGGER.warning(f"yolo_effnet is tested with {supported_versions()}, not with {ultralytics.__version__}.")
-    try:
-        for name, wrap in WRAPPED.items():
-            _replace(name, wrap)
-        tasks.BaseModel.load = once(tasks.BaseModel.load, _wrap_load)
-        # Every trainer, also one in a process that Ultralytics starts for a further GPU, begins with these.
-        for event, callback in training.CALLBACKS.items():
-            if callback not in callbacks.default_callbacks[event]:
-                callbacks.default_callbacks[event].append(callback)
-    except Exception:
-        unwrap()
-        raise
-
-
-register()

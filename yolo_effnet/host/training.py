@@ -2,7 +2,6 @@
 
 import functools
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import torch
 import ultralytics
@@ -13,18 +12,30 @@ from ultralytics.utils import LOGGER, RANK, torch_utils
 from ultralytics.utils.checks import check_imgsz
 
 from yolo_effnet.arguments import Start
-from yolo_effnet.host import recipe
+from yolo_effnet.host import schedule
 from yolo_effnet.nn.backbone import backbone_rows
-from yolo_effnet.nn.origin import IMAGENET, RANDOM, TRAINED, note, origin, random_tensors
+from yolo_effnet.nn.origin import IMAGENET, RANDOM, TRAINED, note, noting_load, origin, random_tensors
 from yolo_effnet.nn.settings import draw_again
 from yolo_effnet.weights.loading import backbone_of, follow, load_backbone_weights, named
 from yolo_effnet.weights.sources import WeightsUnavailableError
-from yolo_effnet.wrapping import once
-
-_warnings = WeakKeyDictionary()  # what a trainer has to repeat at its end
 
 
-def hint_at_graft(model: nn.Module, source: nn.Module) -> None:
+def wrap_load(load):
+    """Return `BaseModel.load`, after which a model knows where its weights come from."""
+
+    @functools.wraps(load)
+    def wrapper(self, weights, *args, **kwargs):
+        if not backbone_rows(self):
+            return load(self, weights, *args, **kwargs)
+        source = (weights.get("ema") or weights.get("model")) if isinstance(weights, dict) else weights
+        _hint_at_graft(self, source)
+        with noting_load(self, source):
+            return load(self, weights, *args, **kwargs)
+
+    return wrapper
+
+
+def _hint_at_graft(model: nn.Module, source: nn.Module) -> None:
     """Say what keeps more of a detector with another backbone, of which next to nothing fits `model`, one of ours."""
     heads = [getattr(m, "model", [m])[-1] for m in (model, source)]
     if not backbone_rows(source) and isinstance(heads[0], Detect) and type(heads[0]) is type(heads[1]):
@@ -50,9 +61,10 @@ def _load(trainer, model: nn.Module, weights: str | None) -> bool:
             LOGGER.info(str(load_backbone_weights(model, **(named(weights) if weights else {}))))
             loaded = [{key: model.yaml.get(key) for key in ("weights", "weights_file", "padding")}]
         except WeightsUnavailableError as error:
-            _warnings[trainer] = f"The backbone starts from random weights: {error}"
-            LOGGER.warning(_warnings[trainer])
-    if recipe.world_size() > 1:
+            LOGGER.warning(f"The backbone starts from random weights: {error}")
+            text = f"The backbone started from random weights: {error}"
+            trainer.add_callback("on_train_end", lambda _: LOGGER.warning(text))
+    if schedule.world_size() > 1:
         torch.distributed.broadcast_object_list(loaded, 0)
         layers = backbone_of(model)
         if loaded[0]:
@@ -99,7 +111,7 @@ def _graft(trainer) -> bool:
             giver.model, args.model, trainer.data["train"], file, imgsz=size, seed=args.seed, device=trainer.device,
             weights=weights.get("weights"), weights_file=weights.get("file"),
         )  # fmt: skip
-    if recipe.world_size() > 1:
+    if schedule.world_size() > 1:
         torch.distributed.barrier()
     trainer.model = str(file)
     return True
@@ -126,7 +138,7 @@ def load_into(trainer, grafted: bool = False) -> None:
     if rows and getattr(args, "quantize", None) == 8 and not hasattr(torch_utils, "prepare_qat"):
         raise ValueError(f"quantize=8 needs ultralytics>=8.4.150 to train with, not {ultralytics.__version__}")
     if not rows or trainer.resume:
-        recipe.apply(trainer, model, rows, Start.RESUMED)
+        schedule.apply(trainer, model, rows, Start.RESUMED)
         return
     if args.pretrained is False and isinstance(model, ClassificationModel):
         draw_again(model)  # Ultralytics' trainer has reset the layers of this kind of model to PyTorch's own weights
@@ -138,7 +150,7 @@ def load_into(trainer, grafted: bool = False) -> None:
             "quantize=8 takes the ranges of a trained model, and this backbone is random: train without it first, then "
             "train model=best.pt quantize=8"
         )
-    recipe.apply(trainer, model, rows, start)
+    schedule.apply(trainer, model, rows, start)
     _note_first_update(trainer)
 
 
@@ -184,7 +196,7 @@ def _note_first_update(trainer) -> None:
     trainer.optimizer_step = wrapper
 
 
-def _wrap_setup(setup):
+def wrap_setup(setup):
     """Return the method that prepares a training, which grafts and loads too."""
 
     @functools.wraps(setup)
@@ -203,21 +215,3 @@ def _wrap_setup(setup):
             del self.set_model_attributes
 
     return wrapper
-
-
-def wrap_trainer(trainer_class) -> None:
-    """Have `BaseTrainer` graft before its model is built, and call `load_into` once that is finished.
-
-    Whatever its subclasses and callbacks are.
-    """
-    trainer_class.__init__ = once(trainer_class.__init__, recipe.wrap_init)
-    trainer_class._setup_train = once(trainer_class._setup_train, _wrap_setup)
-
-
-def warn_as_training_ends(trainer) -> None:
-    """Repeat the warning of missing weights; callback `on_train_end` of Ultralytics' trainers."""
-    if warning := _warnings.get(trainer):
-        LOGGER.warning(warning.replace("starts", "started", 1))
-
-
-CALLBACKS = {"on_train_end": warn_as_training_ends}

@@ -1,4 +1,4 @@
-"""The recipe of `yolo_effnet.recipe` in one of Ultralytics' trainers."""
+"""The recipe of a training at work in one of Ultralytics' trainers: rates, freezing, sizes of pictures, updates."""
 
 import functools
 import math

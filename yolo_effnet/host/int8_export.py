@@ -11,7 +11,6 @@ from ultralytics.utils.checks import check_requirements
 
 from yolo_effnet.host.int8_libraries import decode_in_float, quantize_throughout
 from yolo_effnet.nn.backbone import backbone_rows
-from yolo_effnet.wrapping import once
 
 _exporting = threading.RLock()
 
@@ -72,12 +71,10 @@ class _Change(NamedTuple):
         return wrapper
 
 
-_CHANGES = (
-    _Change("onnx", "onnx_int8_quantize", "onnxruntime.quantization", "quantize_static", quantize_throughout),
-    _Change(
-        "litert", "torch2litert", "ai_edge_quantizer.recipe", "static_wi8_ai8", decode_in_float,
-        "ai-edge-quantizer>=0.10.0",
-    ),
+_ONNX = _Change("onnx", "onnx_int8_quantize", "onnxruntime.quantization", "quantize_static", quantize_throughout)
+_LITERT = _Change(
+    "litert", "torch2litert", "ai_edge_quantizer.recipe", "static_wi8_ai8", decode_in_float,
+    "ai-edge-quantizer>=0.10.0",
 )  # fmt: skip
 
 
@@ -100,10 +97,5 @@ def _wrap_export(export, change: _Change):
     return wrapper
 
 
-def wrap_exporter(exporter_class) -> None:
-    """Have Ultralytics' `Exporter` export models of ours to int8 as this module does."""
-    formats = import_module(exporter_class.__module__).export_formats()["Argument"]  # older releases have no LiteRT
-    for change in _CHANGES:
-        if change.format in formats:
-            name, wrap = f"export_{change.format}", functools.partial(_wrap_export, change=change)
-            setattr(exporter_class, name, once(getattr(exporter_class, name), wrap))
+wrap_onnx = functools.partial(_wrap_export, change=_ONNX)
+wrap_litert = functools.partial(_wrap_export, change=_LITERT)

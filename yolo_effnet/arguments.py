@@ -1,6 +1,7 @@
 """Arguments of our own for `yolo train` and `YOLO.train`, each declared once. Stdlib only: a hook runs it early."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -74,7 +75,7 @@ ARGUMENTS = {
             "graft",
             "a trained detector, whose neck and head the model gets",
             _is_text,
-            "the name or path of a trained .pt file",
+            "the name or the path of a trained .pt file",
             is_key=False,
             is_of_recipe=False,
         ),
@@ -139,7 +140,7 @@ def ours() -> set[str]:
     return ARGUMENTS.keys() - (sys.modules["ultralytics.utils"].DEFAULT_CFG_DICT.keys() - _lent)
 
 
-def said(args, config: dict) -> dict[str, object]:
+def said_by_user(args, config: dict) -> dict[str, object]:
     """Return what a user says about the recipe: the arguments of a run, and else the keys of its model YAML.
 
     Args:
@@ -150,6 +151,19 @@ def said(args, config: dict) -> dict[str, object]:
     values = {a.name: getattr(args, a.name, None) if a.name in mine else None for a in RECIPE}
     values = {name: config.get(name) if value is None else value for name, value in values.items()}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _check_is_plain(argument: Argument, value) -> None:
+    """Check that a value can be saved with the arguments of a run, before Ultralytics turns it into text.
+
+    Raises:
+        SyntaxError: If there is none, as Ultralytics has it.
+        ValueError: If it is an object.
+    """
+    if value == "":
+        raise SyntaxError(f"'{argument.name}' is a valid argument but is missing its value, {argument.accepted}")
+    if not isinstance(value, (str, int, float, os.PathLike, type(None))):
+        raise ValueError(f"{argument.name} must be {argument.accepted}, got an object of {type(value).__name__}")
 
 
 def wrap_check(check):
@@ -163,11 +177,8 @@ def wrap_check(check):
     def wrapper(base, custom, *args, **kwargs):
         # Arguments of a run, not settings; those of other modes would do nothing.
         if "epochs" in base and custom.get("mode", "train") in ("train", "tune"):
-            for name in ARGUMENTS.keys() - base.keys():
-                if custom.get(name) == "":
-                    raise SyntaxError(
-                        f"'{name}' is a valid argument but is missing its value, {ARGUMENTS[name].accepted}"
-                    )
+            for name in custom.keys() & ARGUMENTS.keys() - base.keys():
+                _check_is_plain(ARGUMENTS[name], custom[name])
             base = {**dict.fromkeys(ARGUMENTS), **base}
         return check(base, custom, *args, **kwargs)
 

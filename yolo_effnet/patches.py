@@ -143,7 +143,7 @@ LENT = {
 _applied: list[tuple] = []  # module or class, name, what was there, and what is there now
 
 
-def is_ours(function) -> bool:
+def _is_wrapper(function) -> bool:
     """Return whether a function is one that stands in the place of Ultralytics'."""
     return getattr(function, "yolo_effnet", None) is function
 
@@ -180,7 +180,7 @@ def _put(patch: Patch) -> None:
     module = sys.modules[patch.where]
     home = vars(module)[kind] if kind else module
     original = vars(home)[name]
-    if is_ours(original):
+    if _is_wrapper(original):
         return
     ours, _, function = patch.wrap.partition(":")
     wrapper = getattr(import_module(f"yolo_effnet.{ours}"), function)(original)

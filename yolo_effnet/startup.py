@@ -90,7 +90,7 @@ class _HostFinder:
         if fullname not in EVENTS:
             return None
         for finder in sys.meta_path:
-            find_spec = None if _is_ours(finder) else getattr(finder, "find_spec", None)
+            find_spec = None if _is_our_finder(finder) else getattr(finder, "find_spec", None)
             spec = find_spec(fullname, path, target) if find_spec else None
             if spec is not None:
                 if hasattr(spec.loader, "exec_module"):  # a folder without code has no loader, an old one has others
@@ -99,7 +99,7 @@ class _HostFinder:
         return None
 
 
-def _is_ours(finder) -> bool:
+def _is_our_finder(finder) -> bool:
     """Return whether `finder` is our hook, also one of an earlier copy of this module."""
     kind = type(finder)
     return (kind.__module__, kind.__qualname__) == (__name__, "_HostFinder")
@@ -110,7 +110,7 @@ def hook() -> None:
     for name in EVENTS:
         if name in sys.modules:
             register(name)
-    if not any(map(_is_ours, sys.meta_path)):
+    if not any(map(_is_our_finder, sys.meta_path)):
         sys.meta_path.insert(0, _HostFinder())
 
 
@@ -123,7 +123,7 @@ def install() -> None:
     global autoloaded
     try:
         if os.environ.get(OPT_OUT, "1").strip().lower() in ("0", "false", "no", "off"):
-            sys.meta_path[:] = [finder for finder in sys.meta_path if not _is_ours(finder)]
+            sys.meta_path[:] = [finder for finder in sys.meta_path if not _is_our_finder(finder)]
             for name in ("yolo_effnet.startup", "yolo_effnet"):
                 sys.modules.pop(name, None)
         else:

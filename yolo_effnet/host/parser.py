@@ -11,9 +11,9 @@ import torch
 import ultralytics
 from ultralytics.utils import LOGGER, checks
 
-from yolo_effnet.host.keys import backbone_activation, check_keys, misspelt_keys
+from yolo_effnet.host.key_checks import backbone_activation, check_keys, misspelt_keys
 from yolo_effnet.host.lending import has_rows_of_ours, lending, lent_names, tasks
-from yolo_effnet.host.rows import check_rows, row_error, timm_row_error
+from yolo_effnet.host.row_checks import check_rows, row_error, timm_row_error
 from yolo_effnet.nn import timm_backbone
 from yolo_effnet.nn.registry import BLOCKS
 from yolo_effnet.nn.settings import set_activation, set_bn_momentum, set_drop_path, set_padding

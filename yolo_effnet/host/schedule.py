@@ -186,7 +186,7 @@ class _Applied:
             if epoch is None:  # calibration
                 return batch
             self.set_epoch(epoch)
-            return self.shrink(batch, epoch)
+            return self.resized(batch, epoch)
 
         return wrapper
 
@@ -219,7 +219,7 @@ class _Applied:
         if self.settle_nbs(epochs[0]):
             trainer.accumulate = max(round(trainer.args.nbs / trainer.batch_size), 1)
 
-    def shrink(self, batch: dict, epoch: int) -> dict:
+    def resized(self, batch: dict, epoch: int) -> dict:
         """Return a batch with its pictures, `(B, C, H, W)`, at the size of an epoch."""
         trainer, recipe = self.trainer, self.recipe
         if not recipe.grows:
@@ -248,7 +248,7 @@ def apply(trainer, model: nn.Module, rows: list[BackboneRow], start: Start) -> N
         ValueError: If a value is out of its range, or does not go with another argument or with the model.
     """
     config = getattr(model, "yaml", None) or {}
-    said = arguments.said(trainer.args, {} if trainer.resume else config)
+    said = arguments.said_by_user(trainer.args, {} if trainer.resume else config)
     if said and not rows:
         name, value = next(iter(said.items()))
         raise ValueError(f"{name}={value}: {type(model).__name__} has no backbone of yolo_effnet")

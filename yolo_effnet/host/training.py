@@ -37,8 +37,10 @@ def wrap_load(load):
 
 def _hint_at_graft(model: nn.Module, source: nn.Module) -> None:
     """Say what keeps more of a detector with another backbone, of which next to nothing fits `model`, one of ours."""
-    heads = [getattr(m, "model", [m])[-1] for m in (model, source)]
-    if not backbone_rows(source) and isinstance(heads[0], Detect) and type(heads[0]) is type(heads[1]):
+    if backbone_rows(source) or not isinstance(getattr(source, "model", None), nn.Sequential):
+        return
+    ours, theirs = model.model[-1], source.model[-1]
+    if isinstance(ours, Detect) and type(ours) is type(theirs):
         name = Path(getattr(source, "pt_path", None) or "x.pt").name
         LOGGER.warning(f"{name} has another backbone and other widths; graft={name} keeps its neck and head")
 

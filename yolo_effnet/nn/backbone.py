@@ -50,7 +50,7 @@ class BackboneRow:
         """Return what a copy or a checkpoint holds: a later training decides anew what is frozen."""
         return {name: value for name, value in self.__dict__.items() if name != "frozen"}
 
-    def learnt(self) -> dict[str, torch.Tensor]:
+    def transferable(self) -> dict[str, torch.Tensor]:
         """Return the tensors that a checkpoint can bring, by their names in this row.
 
         Without pixel statistics, and without a convolution of the image, whose channels may be others.
@@ -64,7 +64,9 @@ class BackboneRow:
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         super()._load_from_state_dict(state_dict, prefix, *args)
-        left = [k for k, v in self.learnt().items() if getattr(state_dict.get(prefix + k), "shape", None) != v.shape]
+        left = [
+            k for k, v in self.transferable().items() if getattr(state_dict.get(prefix + k), "shape", None) != v.shape
+        ]
         self.random = len(left) if self.random is None else min(self.random, len(left))
 
 

@@ -43,7 +43,7 @@ _STARTS = {
 
 def random_tensors(rows: list[BackboneRow]) -> tuple[int, int]:
     """Return how many of the learnt tensors of a backbone are at their random initial values, and how many it has."""
-    totals = [len(row.learnt()) for row in rows]
+    totals = [len(row.transferable()) for row in rows]
     return sum(n if row.random is None else row.random for row, n in zip(rows, totals, strict=True)), sum(totals)
 
 
@@ -71,7 +71,7 @@ def note(model: nn.Module, backbone: str | None = None, rest: str | None = None)
     rows = backbone_rows(model)
     if backbone is not None:
         for row in rows:
-            row.random = len(row.learnt()) if backbone == RANDOM else 0
+            row.random = len(row.transferable()) if backbone == RANDOM else 0
     rows[0].origin = tuple(Origin(backbone or before.backbone, rest or before.rest))
 
 
@@ -107,7 +107,7 @@ def noting_load(model: nn.Module, source: nn.Module) -> Iterator[None]:
     same = len(rows) == len(theirs)
     arrived = total = 0
     for i, (row, count) in enumerate(zip(rows, counts, strict=True)):
-        number = len(row.learnt())
+        number = len(row.transferable())
         left = number if row.random is None else row.random
         there = random_tensors([theirs[i]])[0] if same else 0
         row.random = min(left, number if count is None else count) + min(number - left, there)

@@ -105,6 +105,8 @@ def test_peers_have_the_same_backbone_and_neck(peer, variant):
             ["--models", "yolov8n", "--runtimes", "pytorch", "onx"],
             "no runtime 'onx' to measure in; choose",
         ),
+        (["--models", "yolov8n", "--runtimes", "torchscript-fp16"], "after a format stands nothing or -int8"),
+        (["--models", "yolov8n", "--runtimes", "pytorch-int8"], "no runtime 'pytorch-int8' to measure in"),
         (["--models", "yolov8n", "--runtimes", "onnx-int8"], "onnx-int8 needs a data set to calibrate on, --data"),
         (["--models", "yolov8n", "--repeats", "0"], "repeats must be an integer >= 1, got 0"),
     ],

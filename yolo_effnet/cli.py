@@ -95,7 +95,7 @@ def _compare(args) -> None:
     """Export a model and set each file beside PyTorch."""
     from yolo_effnet.tools import compare
 
-    compare.run(**{name: value for name, value in vars(args).items() if name != "run"})
+    compare.run(args.weights, args.formats, args.data, args.imgsz, 1, args.device, args.repeats, args.output)
 
 
 def _benchmark(args) -> None:

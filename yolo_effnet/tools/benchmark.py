@@ -175,6 +175,9 @@ def run(
     known = ("pytorch", TRAIN, *export_formats()["Argument"][1:])
     if unknown := [runtime for runtime in runtimes if runtime.partition("-")[0] not in known]:
         raise ValueError(f"no runtime '{unknown[0]}' to measure in; choose from {', '.join(known)}")
+    wrong = [r for r in runtimes if r.partition("-")[1:] not in (("", ""), ("-", INT8)) or r == f"pytorch-{INT8}"]
+    if wrong:
+        raise ValueError(f"no runtime '{wrong[0]}' to measure in; after a format stands nothing or -{INT8}")
     if not data and (quantised := [runtime for runtime in runtimes if runtime.endswith(f"-{INT8}")]):
         raise ValueError(f"{quantised[0]} needs a data set to calibrate on, --data coco8.yaml for example")
     device = parse_device(device)

@@ -1,6 +1,8 @@
-"""Models beside their exported files, by the command."""
+"""Models in PyTorch and as exported files, by the command `benchmark`."""
 
 import csv
+import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -13,7 +15,7 @@ from yolo_effnet import cli
 from yolo_effnet.weights.checkpoints import save_checkpoint
 from yolo_effnet.zoo.configs import model_config
 
-COMMAND = "compare"
+COMMAND = "benchmark"
 QUICK = ["--imgsz", "64", "--repeats", "1"]
 
 
@@ -43,12 +45,45 @@ def grey(tmp_path_factory, tiny_data):
     return folder / "grey.pt", folder / "grey_data.yaml"
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's exporter warns of its own age, at every step
+def test_models_by_name_and_file(plain, tmp_path, capsys):
+    """Every column is filled, ratios relate to the first row, and a failing cell loses no other."""
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(model_config("yolov8-mobilenetv1_100-dw")))
+    models, formats = ["yolov8n", str(plain), str(tmp_path / "own.yaml")], ["pytorch", "torchscript", "engine"]
+    assert cli.main([COMMAND, *models, *QUICK, "--formats", *formats, "--output", str(tmp_path / "out")]) == 0
+    rows = table(tmp_path / "out")
+    assert list(rows) == [(model, name) for model in ("yolov8n", "plain", "own") for name in formats]
+    out = capsys.readouterr().out
+    first = float(rows["yolov8n", "pytorch"]["milliseconds"])
+    for (model, name), row in rows.items():
+        assert re.search(rf"^{model} +{name} ", out, re.MULTILINE)
+        assert float(row["parameters"]) > 1e6
+        assert float(row["gflops"]) > 0.01
+        assert row["accuracy"] == row["change"] == ""
+        assert bool(row["reason"]) == (name == "engine")
+        if name != "engine":
+            assert float(row["ratio"]) == pytest.approx(float(row["milliseconds"]) / first, abs=2e-3)
+            assert float(row["megabytes"]) > 1
+            assert float(row["difference"]) < 1e-4
+            assert bool(row["memory"]) == (name == "pytorch")
+    assert cv2.imread(str(tmp_path / "out" / "benchmark.png")).std() > 0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_int8_is_smaller(tiny_data, tmp_path):
+    pytest.importorskip("nncf")
+    line = [COMMAND, "yolov8-ghostnet_100-dw", *QUICK, "--data", str(tiny_data), "--output", str(tmp_path)]
+    assert cli.main([*line, "--formats", "openvino", "openvino,int8=True"]) == 0
+    size = {name: float(row["megabytes"]) for (_, name), row in table(tmp_path).items()}
+    assert size["openvino,int8=True"] < 0.6 * size["openvino"]
+
+
 @pytest.mark.export
 @pytest.mark.filterwarnings("ignore")  # torch's exporter warns of its own age, at every step
 def test_a_row_per_format(learned, tmp_path, capsys):
     """Also for those that fail."""
     best, data = learned
-    formats = ["torchscript", "onnx,dynamic=True", "onnx,nms=True", "edgetpu"]
+    formats = ["torchscript", "onnx,dynamic=True", "onnx,nms=True", "engine"]
     line = [COMMAND, str(best), *QUICK, "--data", str(data), "--output", str(tmp_path / "c")]
     assert cli.main([*line, "--formats", *formats]) == 0
     out = capsys.readouterr().out
@@ -65,8 +100,8 @@ def test_a_row_per_format(learned, tmp_path, capsys):
     for name in formats[:2]:
         assert float(rows[name]["difference"]) < 1e-4
     assert rows["onnx,nms=True"]["difference"] == ""  # another output
-    assert rows["edgetpu"]["reason"]
-    assert rows["edgetpu"]["milliseconds"] == ""
+    assert rows["engine"]["reason"]
+    assert rows["engine"]["milliseconds"] == ""
     assert cv2.imread(str(tmp_path / "c" / "benchmark.png")).std() > 0
     assert best.is_file()
 
@@ -85,6 +120,19 @@ def test_what_is_there_stays(plain, tiny_data, tmp_path, monkeypatch):
     assert sorted(plain.parent.iterdir()) == before
     assert [path.name for path in Path().iterdir()] == ["out"]
     assert Path(table(Path("out"))["plain", "torchscript"]["file"]).is_file()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_files_of_one_name_are_told_apart(plain, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = [Path(folder, "best.pt") for folder in ("one", "two")]
+    for file in files:
+        file.parent.mkdir()
+        shutil.copy(plain, file)
+    assert cli.main([COMMAND, *map(str, files), *QUICK, "--formats", "torchscript"]) == 0
+    rows = table(Path("benchmark"))
+    assert {model for model, _ in rows} == {"one-best", "two-best"}
+    assert len({row["file"] for row in rows.values()}) == 4
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -126,6 +174,11 @@ def test_what_cannot_be_compared(learned, grey, tmp_path, capsys):
     for line, message in (
         (["nowhere.pt"], "'nowhere.pt' is no trained .pt file"),
         ([str(tmp_path / "broken.pt")], "broken.pt' is no checkpoint that Ultralytics can load"),
+        ([best, best], "is given twice"),
+        (["yolov8-effb9"], "no model 'yolov8-effb9' to measure (ValueError: "),
+        (["nothing"], "no model 'nothing' to measure (FileNotFoundError: "),
+        ([best, "--batch", "0"], "batch must be an integer >= 1, got 0"),
+        (["yolov8-effb0-p6", "--imgsz", "96"], "imgsz must be a multiple of 64 >= 64, got 96 for yolov8-effb0-p6"),
         ([best, "--imgsz", "100"], "imgsz must be a multiple of 32 >= 32, got 100 for best"),
         ([best, "--repeats", "0"], "repeats must be an integer >= 1, got 0"),
         ([best, "--device", "99"], "device must be cpu, mps, or the number of a GPU that PyTorch finds, got '99'"),
@@ -150,6 +203,7 @@ def test_what_cannot_be_compared(learned, grey, tmp_path, capsys):
         ([best, "--formats", "torchscript,half=True"], "float16 of torchscript needs a GPU"),
         ([best, "--formats", "pytorch,half=True"], "float16 of pytorch needs a GPU"),
         ([best, "--formats", "onnx,int8=True"], "int8 needs a data set to calibrate on, --data coco8.yaml for"),
+        ([best, "--formats", "edgetpu"], "format 'edgetpu': int8 needs a data set to calibrate on"),
     ):
         assert cli.main([COMMAND, *line, "--output", str(output)]) == 2, line
         error = capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Models in PyTorch and as exported files, by turns: size, time, accuracy, and how far outputs are from PyTorch's."""
 
 import csv
+import re
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass, fields
@@ -98,7 +99,8 @@ def _load(
     for kind, row in zip(kinds, rows, strict=True):
         try:
             own = kind.name == PYTORCH
-            file = weights if own else _export(weights, kind, row, device, output / kind.text.replace(",", "-"))
+            folder = output / re.sub(r"[^\w.=-]+", "-", kind.text)
+            file = weights if own else _export(weights, kind, row, device, folder)
             row.file = "" if own and model.file is None else str(file)
             row.megabytes = round(size_on_disk(file), 1)
             pixels = letterboxed(_PICTURE, row.imgsz, model.channels)
@@ -132,9 +134,7 @@ def plot(rows: list[Row], file: Path) -> None:
         own = [row for row in rows if row.format == text and row.milliseconds is not None]
         points = [(r.milliseconds, r.accuracy, r.model) if scored else (r.gflops, r.milliseconds, r.model) for r in own]
         points = sorted(point for point in points if None not in point and (scored or point[0] > 0))
-        axes.plot(
-            [x for x, *_ in points], [y for _, y, _ in points], marker="o", linestyle="" if scored else "-", label=text
-        )
+        axes.plot([p[0] for p in points], [p[1] for p in points], "o" if scored else "o-", label=text)
         for x, y, model in points:
             axes.annotate(model, (x, y), xytext=(4, 4), textcoords="offset points", fontsize="small")
     if scored:
@@ -145,23 +145,32 @@ def plot(rows: list[Row], file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
+_COLUMNS = {
+    "model": ("model", ""),
+    "format": ("format", ""),
+    "px": ("imgsz", "d"),
+    "batch": ("batch", "d"),
+    "params": ("parameters", ",d"),
+    "GFLOPs": ("gflops", ".1f"),
+    "MB": ("megabytes", ".1f"),
+    "ms": ("milliseconds", ".1f"),
+    "ratio": ("ratio", ".2f"),
+    "mAP": ("accuracy", ".4f"),
+    "change": ("change", "+.4f"),
+    "difference": ("difference", ".0e"),
+    "": ("reason", ""),
+}
+
+
 def _print(rows: list[Row]) -> None:
     """Print the table."""
-
-    def cell(value: float | None, style: str, width: int) -> str:
-        return f"{'-' if value is None else format(value, style):>{width}}"
-
-    names, texts = (max(len(field), *(len(getattr(row, field)) for row in rows)) + 2 for field in ("model", "format"))
-    print(f"{'model':<{names}}{'format':<{texts}}   px batch  params  GFLOPs      MB        ms  ratio", end="")
-    print("     mAP   change difference")
-    for row in rows:
-        print(
-            f"{row.model:<{names}}{row.format:<{texts}}{row.imgsz:>5}{row.batch:>6}{row.parameters / 1e6:>7.1f}M",
-            end="",
-        )
-        print(f"{row.gflops:>8.1f}{cell(row.megabytes, '.1f', 8)}{cell(row.milliseconds, '.1f', 10)}", end="")
-        print(f"{cell(row.ratio, '.2f', 7)}{cell(row.accuracy, '.4f', 8)}{cell(row.change, '+.4f', 9)}", end="")
-        print(f"{cell(row.difference, '.0e', 11)}  {row.reason}".rstrip())
+    values = [[(getattr(row, field), style) for field, style in _COLUMNS.values()] for row in rows]
+    table = [list(_COLUMNS), *(["-" if v is None else format(v, style) for v, style in line] for line in values)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    numbers = [bool(style) for _, style in _COLUMNS.values()]
+    for line in table:
+        cells = zip(line, widths, numbers, strict=True)
+        print("  ".join(cell.rjust(width) if number else cell.ljust(width) for cell, width, number in cells).rstrip())
 
 
 def run(
@@ -201,31 +210,28 @@ def run(
     kinds = [parse_format(text, where, data, batch) for text in dict.fromkeys([PYTORCH, *formats])]
     opened = open_models([str(word) for word in ([models] if isinstance(models, (str, Path)) else models)])
     place = torch.cuda.get_device_name(where) if where.type == "cuda" else str(where)
-    table = []  # the rows of each model
+    rows, calls = [], {}
     for model in opened:
-        network = model.yolo.model
-        parameters = sum(p.numel() for p in network.parameters())
-        sizes = [model.imgsz(kind.imgsz or imgsz) for kind in kinds]
-        gflops = {size: round(get_flops(network, size), 2) for size in sizes}
-        known = [(kind.text, place, threads, size, kind.batch) for kind, size in zip(kinds, sizes, strict=True)]
-        table.append([Row(model.label, *cells, parameters, gflops[cells[3]]) for cells in known])
+        parameters = sum(p.numel() for p in model.yolo.model.parameters())
+        for kind in kinds:
+            size = model.imgsz(kind.imgsz or imgsz)
+            gflops = round(get_flops(model.yolo.model, size), 2)
+            rows.append(Row(model.label, kind.text, place, threads, size, kind.batch, parameters, gflops))
         if data:
             model.check_data(data)
     output.mkdir(parents=True, exist_ok=True)
-    calls = {}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        for model, own in TQDM(list(zip(opened, table, strict=True)), desc="models"):
+        for model in TQDM(opened, desc="models"):
+            own = [row for row in rows if row.model == model.label]
             calls |= _load(model, kinds, own, data, device, output, Path(scratch))
+        if not calls:
+            raise RuntimeError(f"nothing could be measured; {rows[0].model}: {rows[0].reason}")
         torch.set_num_threads(threads)  # an export leaves another number
         medians = by_turns(calls, where, repeats)
-    rows = [row for own in table for row in own]
     for row in rows:
-        if (row.model, row.format) in medians:
+        if (row.model, row.format) in calls:
             row.milliseconds = round(medians[row.model, row.format] / row.batch, 2)
-            if rows[0].milliseconds:
-                row.ratio = round(row.milliseconds / rows[0].milliseconds, 3)
-    if not calls:
-        raise RuntimeError(f"nothing could be measured; {rows[0].model}: {rows[0].reason}")
+            row.ratio = round(row.milliseconds / rows[0].milliseconds, 3) if rows[0].milliseconds else None
     with open(output / "benchmark.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Row)])
         writer.writeheader()

@@ -13,6 +13,7 @@ PYTORCH = "pytorch"
 _OF_NMS = {"conf", "iou", "max_det", "agnostic_nms"}
 _OF_INT8 = {"data", "split", "fraction", "float_rows"}
 _UNCALIBRATED = ("coreml", "mnn")  # their int8 is that of weights, which takes no pictures
+_ALWAYS_INT8 = ("axelera", "deepx", "edgetpu", "hailo", "imx", "qnn", "xilinx")  # also where nobody says so
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def parse_format(text: str, device: torch.device, data: str | None = None, batch
         args = get_cfg(DEFAULT_CFG, {"batch": batch, "data": None, "device": None, **given})
         precision = getattr(args, "quantize", None)  # newer releases turn int8 and half into it
         half = precision == 16 or bool(getattr(args, "half", False))
-        int8 = precision in (8, "w8a16") or bool(getattr(args, "int8", False))
+        int8 = precision in (8, "w8a16") or bool(getattr(args, "int8", False)) or name in _ALWAYS_INT8
         if name != PYTORCH:
             validate_args(name, args, keys[name])
     except (AssertionError, SyntaxError, TypeError, ValueError) as error:

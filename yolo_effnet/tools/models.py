@@ -69,7 +69,7 @@ def open_models(words: list[str]) -> list[Model]:
     Raises:
         ValueError: If one cannot be loaded, or is given twice.
     """
-    labels = [Path(word).stem if word.endswith((".pt", *_YAML)) else word for word in words]
+    labels = [Path(word).stem if word.endswith((".pt", *_YAML)) else Path(word).name for word in words]
     models = {}
     for word, label in zip(words, labels, strict=True):
         if labels.count(label) > 1:  # best.pt of several trainings

@@ -83,13 +83,15 @@ def test_int8_is_smaller(tiny_data, tmp_path):
 def test_a_row_per_format(learned, tmp_path, capsys):
     """Also for those that fail."""
     best, data = learned
-    formats = ["torchscript", "onnx,dynamic=True", "onnx,nms=True", "engine"]
+    formats = ["torchscript", "onnx,dynamic=True", "onnx,nms=True", "onnx,half=True", "engine"]
     line = [COMMAND, str(best), *QUICK, "--data", str(data), "--output", str(tmp_path / "c")]
     assert cli.main([*line, "--formats", *formats]) == 0
     out = capsys.readouterr().out
     rows = {name: row for (_, name), row in table(tmp_path / "c").items()}
     assert list(rows) == ["pytorch", *formats]
-    for name in ("pytorch", *formats[:3]):
+    assert 1e-5 < float(rows["onnx,half=True"]["difference"]) < 1e-2
+    assert float(rows["onnx,half=True"]["megabytes"]) < 0.6 * float(rows["torchscript"]["megabytes"])
+    for name in ("pytorch", *formats[:4]):
         assert float(rows[name]["milliseconds"]) > 0
         assert float(rows[name]["megabytes"]) > 5
         assert abs(float(rows[name]["change"])) < 0.02
@@ -200,6 +202,7 @@ def test_what_cannot_be_compared(learned, grey, tmp_path, capsys):
         ([best, "--formats", "ncnn,nms=True"], "format 'ncnn,nms=True': 'nms' does nothing there"),
         ([best, "--formats", "ncnn,dynamic=True"], "format 'ncnn,dynamic=True': AssertionError: "),
         ([best, "--formats", "pytorch,dynamic=True"], "format 'pytorch,dynamic=True': 'dynamic' does nothing there"),
+        ([best, "--formats", "onnx,half=True,int8=True"], "a file is of float16 or of int8, not of both"),
         ([best, "--formats", "torchscript,half=True"], "float16 of torchscript needs a GPU"),
         ([best, "--formats", "pytorch,half=True"], "float16 of pytorch needs a GPU"),
         ([best, "--formats", "onnx,int8=True"], "int8 needs a data set to calibrate on, --data coco8.yaml for"),

@@ -19,6 +19,7 @@ from yolo_effnet.tools.models import Model, open_models
 from yolo_effnet.tools.timing import ModelFile, by_turns, letterboxed, parse_device, peak, size_on_disk
 
 _PICTURE = ASSETS / "bus.jpg"
+_HALF_BY_CALL = (PYTORCH, "torchscript")  # files of other formats say themselves that they are of float16
 
 
 @dataclass
@@ -66,6 +67,12 @@ class Row:
     versions: str = f"torch {torch.__version__} ultralytics {ultralytics.__version__}"
 
 
+def _has_float16(file: Path) -> bool:
+    import onnx
+
+    return any(weight.data_type == onnx.TensorProto.FLOAT16 for weight in onnx.load(file).graph.initializer)
+
+
 def _export(weights: Path, kind: Format, row: Row, device: str, folder: Path) -> Path:
     """Export in a folder of its own, where nothing of the user's is, and return the file after its copy to `folder`."""
     with tempfile.TemporaryDirectory() as name:
@@ -74,6 +81,8 @@ def _export(weights: Path, kind: Format, row: Row, device: str, folder: Path) ->
         options = {"format": kind.name, "imgsz": row.imgsz, "batch": row.batch, "device": device, **kind.options}
         file = Path(YOLO(copy).export(**options)).resolve().relative_to(place)
         copy.unlink()
+        if kind.half and kind.name == "onnx" and not _has_float16(place / file):  # older releases only log it
+            raise ValueError("this release of Ultralytics exports float16 of onnx on a GPU only, --device 0")
         shutil.copytree(place, folder, dirs_exist_ok=True)
     return folder / file
 
@@ -81,7 +90,7 @@ def _export(weights: Path, kind: Format, row: Row, device: str, folder: Path) ->
 def _score(file: Path, kind: Format, row: Row, task: str, data: str, device: str) -> float:
     """Return mAP50-95, or top-1, of a model file; square pictures, as most exported files take no others."""
     options = {"imgsz": row.imgsz, "batch": row.batch, "rect": False, "workers": 0, "plots": False, "verbose": False}
-    if kind.half:
+    if kind.half and kind.name in _HALF_BY_CALL:
         options["half"] = True
     with tempfile.TemporaryDirectory() as folder:  # instead of `runs` where the user is
         metrics = YOLO(file, task=task).val(data=data, device=device, project=folder, name="val", **options)
@@ -104,7 +113,7 @@ def _load(
             row.file = "" if own and model.file is None else str(file)
             row.megabytes = round(size_on_disk(file), 1)
             pixels = letterboxed(_PICTURE, row.imgsz, model.channels)
-            call = ModelFile(file, pixels, where, kind.half, row.batch)
+            call = ModelFile(file, pixels, where, kind.half and kind.name in _HALF_BY_CALL, row.batch)
             found = call()[:1]
             calls[row.model, row.format] = call
             if own:
@@ -146,20 +155,11 @@ def plot(rows: list[Row], file: Path) -> None:
 
 
 _COLUMNS = {
-    "model": ("model", ""),
-    "format": ("format", ""),
-    "px": ("imgsz", "d"),
-    "batch": ("batch", "d"),
-    "params": ("parameters", ",d"),
-    "GFLOPs": ("gflops", ".1f"),
-    "MB": ("megabytes", ".1f"),
-    "ms": ("milliseconds", ".1f"),
-    "ratio": ("ratio", ".2f"),
-    "mAP": ("accuracy", ".4f"),
-    "change": ("change", "+.4f"),
-    "difference": ("difference", ".0e"),
-    "": ("reason", ""),
-}
+    "model": ("model", ""), "format": ("format", ""), "px": ("imgsz", "d"), "batch": ("batch", "d"),
+    "params": ("parameters", ",d"), "GFLOPs": ("gflops", ".1f"), "MB": ("megabytes", ".1f"),
+    "ms": ("milliseconds", ".1f"), "ratio": ("ratio", ".2f"), "mAP": ("accuracy", ".4f"),
+    "change": ("change", "+.4f"), "difference": ("difference", ".0e"), "": ("reason", ""),
+}  # fmt: skip
 
 
 def _print(rows: list[Row]) -> None:

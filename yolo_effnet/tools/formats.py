@@ -26,7 +26,7 @@ class Format:
         options (dict): Arguments of the export but for pixels and batch.
         imgsz (int | None): Side of the pictures in pixels, where the format has its own.
         batch (int): Pictures at once.
-        half (bool): Infer in float16, of PyTorch and TorchScript; files of other formats say so themselves.
+        half (bool): Whether float16 was asked for.
     """
 
     text: str
@@ -76,8 +76,9 @@ def parse_format(text: str, device: torch.device, data: str | None = None, batch
         raise ValueError(
             f"format '{text}': '{wrong[0]}' does nothing there; its options are {', '.join(sorted(allowed))}"
         )
-    half = half and name in (PYTORCH, "torchscript")
-    if half and device.type == "cpu":
+    if given.get("half") and given.get("int8"):
+        raise ValueError(f"format '{text}': a file is of float16 or of int8, not of both")
+    if half and name in (PYTORCH, "torchscript") and device.type == "cpu":
         raise ValueError(f"format '{text}': float16 of {name} needs a GPU, --device 0")
     if int8 and name not in _UNCALIBRATED and not given.setdefault("data", data):
         raise ValueError(f"format '{text}': int8 needs a data set to calibrate on, --data coco8.yaml for example")

@@ -54,7 +54,7 @@ def models() -> str:
 
 def necks() -> str:
     """Return what backbones cost with the neck of each letter, relative to Ultralytics' model of it."""
-    from yolo_effnet.tools.peers import count
+    from yolo_effnet.host.sizes import count
 
     peers = [peer.split(" | ") for peer in PEERS]
     lines = [

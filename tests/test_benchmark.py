@@ -1,45 +1,50 @@
-"""The benchmark at toy size: it fills every column, and its peers are peers."""
+"""The laboratory at toy size: it fills every column, and its peers are peers."""
 
 import csv
 import re
+import sys
 
+import gpu_report
+import peers
 import pytest
-import torch
+import roofline
+import training_step
 from matplotlib.image import imread
 from ultralytics.utils.torch_utils import get_flops
 
-from yolo_effnet import cli
-from yolo_effnet.tools import benchmark
 from yolo_effnet.zoo.table import ARCHITECTURES
 
 FOUR = ["yolov8-effb0", "yolov8n", "torchvision-b0", "timm-b0"]
+QUICK = ["--imgsz", "64", "--repeats", "1"]
+
+
+def main(monkeypatch, script, *words) -> int | None:
+    """Run a script in this process with a command line, and return its exit status."""
+    monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, words)])
+    return script.main()
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's exporter warns of its own age, at every step
-def test_every_column_is_filled(tmp_path, capsys):
-    options = ["--imgsz", "64", "--repeats", "1", "--output", str(tmp_path)]
-    runtimes = ["pytorch", "train", "onnx", "openvino"]
-    assert cli.main(["benchmark", "--models", *FOUR, "--runtimes", *runtimes, *options]) == 0
-    with open(tmp_path / "benchmark.csv", encoding="utf-8") as file:
+def test_peers_beside_ours(tmp_path, monkeypatch, capsys):
+    main(monkeypatch, peers, "--models", *FOUR, "--formats", "torchscript", *QUICK, "--output", tmp_path)
+    with open(tmp_path / "peers.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["runtime"], row["model"]) for row in rows] == [(r, m) for r in runtimes for m in FOUR]
+    assert [(row["model"], row["format"]) for row in rows] == [(m, f) for m in FOUR for f in ("pytorch", "torchscript")]
     for row in rows:
-        assert all(row.values())
-        assert min(float(row[k]) for k in ("parameters", "gflops", "milliseconds", "ratio", "megabytes")) > 0
+        assert min(float(row["milliseconds"]), float(row["ratio"])) > 0
         assert row["reference"] == (FOUR[0] if row["model"] == "yolov8n" else "torchvision-b0")
         assert float(row["ratio"]) == 1 or row["model"] != row["reference"]
-    out = capsys.readouterr().out
-    assert all(f"{model:<16}{runtime}" in out for model in FOUR for runtime in runtimes)
+        assert (float(row["memory"]) > 0) if row["format"] == "pytorch" else (row["memory"] == "")
+    assert "torchvision-b0" in capsys.readouterr().out
     for name in ("parameters.png", "gflops.png"):
         assert imread(tmp_path / name).std() > 0
 
 
-def test_profile_sets_each_row_beside_the_limits(tmp_path, capsys):
-    options = ["--imgsz", "64", "--repeats", "1", "--output", str(tmp_path)]
-    assert cli.main(["benchmark", "--models", "yolov8-effb0", "timm-b0", "--profile", *options]) == 0
+def test_roofline_sets_each_row_beside_the_limits(monkeypatch, capsys):
+    main(monkeypatch, roofline, "yolov8-effb0", "timm-b0", *QUICK)
     limits, ours, peer = capsys.readouterr().out.partition("limits: ")[2].split("\n\n")
     assert all(float(value) > 0 for value in re.findall(r"([\d.]+) G", limits))
-    counted = get_flops(benchmark.build("yolov8-effb0"), 64)
+    counted = get_flops(peers.build("yolov8-effb0"), 64)
     for text, rows in ((ours, 22), (peer, 18)):
         columns = [line.split()[-6:] for line in text.splitlines() if re.match(r"(\d+ \w+|all) ", line)]
         assert len(columns) == rows + 1
@@ -49,26 +54,27 @@ def test_profile_sets_each_row_beside_the_limits(tmp_path, capsys):
         assert sum(float(row[0]) for row in columns[:-1]) == pytest.approx(milliseconds, abs=0.2)
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_int8_is_smaller(tiny_data, tmp_path):
-    options = ["--imgsz", "64", "--repeats", "1", "--output", str(tmp_path), "--data", str(tiny_data)]
-    models = ["yolov8-efflite0", "yolov8-ghostnet_100-dw"]
-    assert cli.main(["benchmark", "--models", *models, "--runtimes", "openvino", "openvino-int8", *options]) == 0
-    with open(tmp_path / "benchmark.csv", encoding="utf-8") as file:
-        size = {(row["model"], row["runtime"]): float(row["megabytes"]) for row in csv.DictReader(file)}
-    for name in models:
-        assert size[name, "openvino-int8"] < 0.6 * size[name, "openvino"]
+def test_training_step_has_time_and_memory(monkeypatch, capsys):
+    main(monkeypatch, training_step, *FOUR[:2], *QUICK, "--batch", "2")
+    lines = capsys.readouterr().out.splitlines()
+    found = [re.fullmatch(r"(\S+) +([\d.]+) ms +([\d.]+) +([\d.]+) MiB per picture", line) for line in lines]
+    found = [match.groups() for match in found if match]
+    assert [name for name, *_ in found] == FOUR[:2]
+    assert found[0][2] == "1.000"
+    assert all(float(value) > 0 for _, *values in found for value in values)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="TensorRT may be there")
-def test_a_runtime_that_fails_loses_no_other(tmp_path, caplog):
-    output = tmp_path / "results"
-    options = ["--imgsz", "64", "--repeats", "1", "--output", str(output)]
-    line = ["benchmark", "--models", *FOUR[:2], *options, "--runtimes"]
-    assert cli.main([*line, "pytorch", "engine"]) == 0
-    assert "engine, 64 pixels, batch 1: " in caplog.text
-    assert len((output / "benchmark.csv").read_text().splitlines()) == 3
-    assert cli.main([*line, "engine"]) == 2
+def test_gpu_report_fills_its_tables_on_a_cpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_report, "MODELS", ["yolov8-efflite0"])
+    monkeypatch.setattr(gpu_report, "PEERS", ["timm-lite0"])
+    words = ["--device", "cpu", "--quick", "--sections", "training", "latency", "--output", tmp_path / "report.md"]
+    assert main(monkeypatch, gpu_report, *words) == 0
+    report = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert report.count("| yolov8-efflite0 | channels_last |") == report.count("| yolov8-efflite0 | contiguous |") == 1
+    assert re.findall(r"^\| (\S+) \| (\d) \| [\d.]+ \| [\d.]+ x timm-lite0 \|$", report, re.MULTILINE) == [
+        (name, batch) for batch in "12" for name in ("timm-lite0", "yolov8-efflite0")
+    ]
+    assert "Error" not in report
 
 
 @pytest.mark.parametrize(
@@ -84,32 +90,9 @@ def test_a_runtime_that_fails_loses_no_other(tmp_path, caplog):
     ],
 )
 def test_peers_have_the_same_backbone_and_neck(peer, variant):
-    model = benchmark.build(f"{peer}-{variant}")
+    model = peers.build(f"{peer}-{variant}")
     assert (
         sum(p.numel() for p in model.parameters())
         == (ARCHITECTURES.get(f"eff{variant}") or ARCHITECTURES[variant]).parameters
     )
     assert model.stride.tolist() == [8, 16, 32]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (
-            ["--models", "yolov8-effb0", "torchvision-b9"],
-            "no model 'torchvision-b9' to measure; choose from yolov8-effb0",
-        ),
-        (["--models", "yolov8n", "--imgsz", "100"], "imgsz must be a multiple of 32 >= 32, got 100"),
-        (["--models", "yolov8n", "--batch", "0"], "batch must be an integer >= 1, got 0"),
-        (
-            ["--models", "yolov8n", "--runtimes", "pytorch", "onx"],
-            "no runtime 'onx' to measure in; choose",
-        ),
-        (["--models", "yolov8n", "--runtimes", "onnx-int8"], "onnx-int8 needs a data set to calibrate on, --data"),
-        (["--models", "yolov8n", "--repeats", "0"], "repeats must be an integer >= 1, got 0"),
-    ],
-)
-def test_wrong_values_are_named(options, message, tmp_path, capsys):
-    assert cli.main(["benchmark", *options, "--output", str(tmp_path)]) == 2
-    assert message in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())

@@ -145,3 +145,12 @@ def test_help_teaches(capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main([])
     assert stop.value.code == 2
+
+
+@pytest.mark.parametrize("name", ["benchmark", "compare"])
+def test_benchmark_has_its_former_name_too(name, capsys):
+    assert cli.main([name, "nothing"]) == 2
+    assert "no model 'nothing' to measure" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main([name])
+    assert "the following arguments are required: MODEL" in capsys.readouterr().err

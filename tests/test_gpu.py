@@ -172,7 +172,17 @@ def test_tensorrt(trained, precision):
 
 @on_gpu
 def test_benchmark(tmp_path):
-    words = ["benchmark", "--device", "0", "--half", "--models", "yolov8n", "yolov8-effb0", "--imgsz", "128"]
+    words = [
+        "benchmark",
+        "yolov8n",
+        "yolov8-effb0",
+        "--formats",
+        "pytorch,half=True",
+        "--device",
+        "0",
+        "--imgsz",
+        "128",
+    ]
     code = f"import sys; from yolo_effnet.cli import main; sys.exit(main({[*words, '--output', str(tmp_path)]!r}))"
     done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=False, env=os.environ)
     assert done.returncode == 0, done.stderr

@@ -33,9 +33,7 @@ def _list(args) -> None:
         _list_timm(args.timm)
         return
     if args.neck:
-        from yolo_effnet.tools import peers
-
-        peers.print_sizes(args.neck)
+        _list_with_neck(f"yolov8{args.neck}")
         return
     width = max(map(len, names.model_names())) + 2
     print(f"{'model':<{width}}{'parameters':>12}{'GFLOPs@640':>12}  {'neck P3/P4/P5':<16}default ImageNet weights")
@@ -44,6 +42,18 @@ def _list(args) -> None:
         print(f"{name:<{width}}{architecture.parameters / 1e6:>11.1f}M{architecture.gflops:>12.1f}  {neck:<16}", end="")
         print(architecture.weights or "none")
     print(f"\nNames in full: {names.GRAMMAR}.")
+
+
+def _list_with_neck(peer: str) -> None:
+    """Print what every backbone costs under the neck of one of YOLOv8's models, each as it is counted."""
+    from yolo_effnet.host.sizes import count
+
+    theirs = count(peer)
+    print(f"{'model':<31}{'parameters':>12}{'GFLOPs@640':>12}  relative to {peer}")
+    for name in [peer, *names.model_names(series=peer)]:
+        ours = count(name)
+        ratios = ", ".join(f"{a / b:.2f}" for a, b in zip(ours, theirs, strict=True))
+        print(f"{name:<31}{ours[0] / 1e6:>11.1f}M{ours[1]:>12.1f}  {ratios}", flush=True)
 
 
 def _list_timm(pattern: str) -> None:
@@ -96,24 +106,11 @@ def _graft(args) -> None:
     print(f"saved to {args.output}; it detects as it is, and trains with model={args.output}")
 
 
-def _compare(args) -> None:
-    """Export a model and set each file beside PyTorch."""
+def _benchmark(args) -> None:
+    """Measure models in PyTorch and in other runtimes."""
     from yolo_effnet.tools import compare
 
     compare.run(**{name: value for name, value in vars(args).items() if name != "run"})
-
-
-def _benchmark(args) -> None:
-    """Measure our models beside their peers, and what binds them."""
-    from yolo_effnet.tools import benchmark
-
-    models = args.models or benchmark.DEFAULT
-    options = {name: value for name, value in vars(args).items() if name not in ("run", "models", "profile")}
-    benchmark.run(models=models, **options)
-    if args.profile:
-        from yolo_effnet.tools import roofline
-
-        roofline.run(models, args.imgsz[0], args.batch[0], args.device, args.repeats, args.half)
 
 
 def _installed(package: str) -> str:
@@ -149,8 +146,8 @@ def _info(_args) -> None:
     print(f"{'weights on disk':<15} {told or 'none; training downloads them'}")
 
 
-def _command(commands, name: str, run, text: str):
-    command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+def _command(commands, name: str, run, text: str, **options):
+    command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", **options)
     command.set_defaults(run=run)
     return command
 
@@ -201,42 +198,25 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("--allow-random", action="store_true", help="go on where the backbone has no weights")
     command.add_argument("--seed", type=int, default=0, help="of random weights and --match (default: 0)")
     command.add_argument("--device", default="cpu", help="cpu, mps, or cuda:0 (default: cpu)")
-    command = _command(commands, "compare", _compare, "export a trained model and set each file beside PyTorch")
-    command.add_argument("weights", metavar="BEST.pt", help="a trained model")
-    command.add_argument("--data", metavar="YAML", help="data set to validate on, and to calibrate int8 with")
+    command = _command(
+        commands, "benchmark", _benchmark, "time models here, by turns, in PyTorch and as exported files",
+        aliases=["compare"],
+    )  # fmt: skip
+    command.add_argument(
+        "models", nargs="+", metavar="MODEL",
+        help="a trained .pt, or a name or YAML to measure with random weights, such as yolov8-effb0 or yolov8n",
+    )  # fmt: skip
     command.add_argument(
         "--formats", nargs="+", default=["onnx"], metavar="NAME",
-        help="of yolo export, with options after commas: onnx openvino,int8=True (default: onnx)",
+        help="besides pytorch, of yolo export, with options after commas: onnx openvino,int8=True ncnn,imgsz=320 "
+        "(default: onnx)",
     )  # fmt: skip
-    command.add_argument("--imgsz", type=int, help="side of the pictures in pixels (default: that of the training)")
-    command.add_argument("--device", default="cpu", help="cpu, or the number of a GPU (default: cpu)")
-    command.add_argument("--repeats", type=int, default=10, help="turns of each file, of two timed calls (default: 10)")
-    command.add_argument("--output", default="comparison", type=Path, help="folder of the files, the CSV and the plot")
-    command = _command(commands, "benchmark", _benchmark, "time models beside yolov8, torchvision and timm peers")
-    command.add_argument(
-        "--models",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="models to time (default: B0 to B7, their peers and yolov8)",
-    )
-    command.add_argument(
-        "--runtimes", nargs="+", default=["pytorch"], metavar="NAME",
-        help="pytorch, train (a training step), or formats of yolo export: onnx, openvino, engine, openvino-int8 "
-        "(default: pytorch)",
-    )  # fmt: skip
-    command.add_argument("--imgsz", nargs="+", type=int, default=[640], help="image sizes (default: 640)")
-    command.add_argument("--batch", nargs="+", type=int, default=[1], help="batch sizes (default: 1)")
+    command.add_argument("--data", metavar="YAML", help="data set to validate .pt files on, and to calibrate int8 with")
+    command.add_argument("--imgsz", type=int, help="side of the pictures in pixels (default: of the training, or 640)")
+    command.add_argument("--batch", type=int, default=1, help="pictures at once (default: 1)")
     command.add_argument("--device", default="cpu", help="cpu, mps, or the number of a GPU (default: cpu)")
-    command.add_argument("--half", action="store_true", help="infer in float16")
-    command.add_argument("--data", metavar="YAML", help="data set that calibrates int8")
-    command.add_argument(
-        "--repeats", type=int, default=10, help="turns of each model, of two timed calls (default: 10)"
-    )
-    command.add_argument(
-        "--profile", action="store_true", help="print time, work and memory traffic of each row of the models as well"
-    )
-    command.add_argument("--output", default="benchmark", type=Path, help="folder of the CSV and plots to write")
+    command.add_argument("--repeats", type=int, default=10, help="turns of each file, of two timed calls (default: 10)")
+    command.add_argument("--output", default="benchmark", type=Path, help="folder of the files, the CSV and the plot")
     _command(commands, "info", _info, "print versions, whether Ultralytics knows the models, and what is supported")
     args = parser.parse_args(argv)
     try:

@@ -123,6 +123,7 @@ PATCHES = (
         "Exporter.export_onnx",
         "host.int8_export:wrap_onnx",
         "quantizes convolutions alone, which ONNX Runtime then computes in float",
+        since=(8, 4, 60),  # older ones do not quantize it
     ),
     Patch(
         "ultralytics.engine.exporter",

@@ -1,1 +1,1 @@
-"""Measurements of models beside their peers."""
+"""Measurements of models on the machine of the user."""

@@ -1,17 +1,21 @@
-"""What binds the latency of a model: work and memory traffic of each row beside what the machine can do."""
+"""What binds the latency of a model: work and memory traffic of each row beside what the machine can do.
 
+python benchmarks/roofline.py yolov8-effb0 timm-b0
+"""
+
+import argparse
 import statistics
 import time
 from collections import defaultdict
 from dataclasses import dataclass
 
 import torch
+from peers import MODELS, build
 from torch import nn
 from ultralytics.nn.autobackend import AutoBackend
 from ultralytics.utils import TQDM
 
-from yolo_effnet.tools.calls import parse_device, seconds, synchronize
-from yolo_effnet.tools.peers import build
+from yolo_effnet.tools.timing import parse_device, seconds, synchronize
 
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
@@ -107,7 +111,7 @@ def profile(
     """Return the rows of a model and their sum, as `yolo predict` runs it in PyTorch.
 
     Args:
-        name (str): One of `benchmark.MODELS`.
+        name (str): One of `peers.MODELS`.
         imgsz (int): Height and width of the images, a multiple of 32.
         batch (int): Images at once.
         device (torch.device): Where to run.
@@ -157,3 +161,19 @@ def run(models: list[str], imgsz: int, batch: int, device: str, repeats: int = 2
             compute, memory = row.compute_ms(reached), row.memory_ms(reached)
             print(f"{row.name:<28}{row.milliseconds:>8.2f}{row.gflop:>8.2f}{row.megabytes:>8.1f}", end="")
             print(f"{compute:>12.2f}{memory:>11.2f}{row.gflop / row.milliseconds * 1e3:>9.0f}")
+
+
+def main() -> None:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("models", nargs="+", choices=MODELS, metavar="NAME", help="as in peers.py")
+    parser.add_argument("--imgsz", type=int, default=640, help="side of the pictures in pixels (default: 640)")
+    parser.add_argument("--batch", type=int, default=1, help="pictures at once (default: 1)")
+    parser.add_argument("--device", default="cpu", help="cpu, or the number of a GPU (default: cpu)")
+    parser.add_argument("--repeats", type=int, default=20, help="timed calls (default: 20)")
+    parser.add_argument("--half", action="store_true", help="infer in float16")
+    run(**vars(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

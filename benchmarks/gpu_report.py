@@ -1,13 +1,12 @@
 """Measure the package on one GPU and write a report: training with and without the faster ways, latency, TensorRT.
 
-    python examples/gpu_report.py --output gpu_report.md
+    python benchmarks/gpu_report.py --output gpu_report.md
 
 Each section stands for itself: one that fails leaves its reason in the report, and the others go on.
 """
 
 import argparse
 import copy
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,69 +17,22 @@ from pathlib import Path
 
 import torch
 import ultralytics
+from peers import reference_of, save
+from training_step import Step
 from ultralytics import YOLO
-from ultralytics.utils import DEFAULT_CFG
 
 import yolo_effnet
+from yolo_effnet.tools import compare
+from yolo_effnet.tools.timing import by_turns, peak
 
 MODELS = ["yolov8-effb0", "yolov8-efflite0", "yolov8-effv2s", "yolov8-ghostnet_100"]
 PEERS = ["yolov8n", "torchvision-b0", "timm-b0"]
 
 
-def _batch(images: int, size: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """Return a batch as Ultralytics' trainer makes it."""
-    boxes = 4
-    batch = {
-        "img": torch.rand(images, 3, size, size),
-        "batch_idx": torch.arange(images).float().repeat_interleave(boxes),
-        "cls": torch.zeros(images * boxes, 1),
-        "bboxes": torch.rand(images * boxes, 4) * 0.3 + 0.3,
-    }
-    return {k: v.to(device) for k, v in batch.items()}
-
-
-class _Step:
-    """A training step of mixed precision."""
-
-    def __init__(self, model: torch.nn.Module, batch: dict, device: torch.device, fast: bool):
-        self.model, self.batch, self.device, self.fast = model, batch, device, fast
-
-    def __call__(self) -> float:
-        """Return the loss."""
-        torch.manual_seed(0)  # drop path draws
-        self.model.zero_grad(set_to_none=True)
-        dtype = torch.float16 if self.device.type == "cuda" else torch.bfloat16
-        with yolo_effnet.fast_paths(self.fast, cuda=True), torch.autocast(self.device.type, dtype):
-            loss = self.model(self.batch)[0].sum()
-            loss.backward()
-        return loss.item()
-
-    def seconds(self) -> float:
-        """Return the time of a step."""
-        _wait(self.device)
-        start = time.perf_counter()
-        self()
-        _wait(self.device)
-        return time.perf_counter() - start
-
-    def megabytes(self) -> float:
-        """Return the peak of memory during a step, in MiB; NaN where PyTorch does not tell."""
-        if self.device.type != "cuda":
-            return float("nan")
-        torch.cuda.reset_peak_memory_stats(self.device)
-        self()
-        return torch.cuda.max_memory_allocated(self.device) / 2**20
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def training(device: torch.device, quick: bool, until: float) -> Iterator[str]:
     """Yield a table of training steps with and without the faster ways, interleaved."""
     images, size, turns = (2, 64, 2) if quick else (32, 640, 10)
-    yield f"{images} images of {size} pixels, autocast, medians of {turns} interleaved steps.\n"
+    yield f"{images} images of {size} pixels, autocast, medians of {2 * turns} interleaved steps.\n"
     yield "| model | layout | plain, images/s | fast, images/s | plain, MiB | fast, MiB | loss differs |"
     yield "|---|---|---|---|---|---|---|"
     for name in MODELS:
@@ -89,16 +41,11 @@ def training(device: torch.device, quick: bool, until: float) -> Iterator[str]:
                 yield f"| {name} | no time left | | | | | |"
                 return
             model = YOLO(f"{name}.yaml").model.to(device).train().to(memory_format=layout)
-            model.args = DEFAULT_CFG
-            batch = _batch(images, size, device)
-            steps = [_Step(copy.deepcopy(model), batch, device, fast) for fast in (False, True)]
-            loss, fast_loss = (step() for step in steps)
-            times = [[], []]
-            for _ in range(turns):
-                for i, step in enumerate(steps):
-                    times[i].append(step.seconds())
-            speeds = [images / statistics.median(values) for values in times]
-            memory = [step.megabytes() for step in steps]
+            shape = (images, 3, size, size)
+            steps = {fast: Step(copy.deepcopy(model), shape, device, fast) for fast in (False, True)}
+            loss, fast_loss = (step() for step in steps.values())
+            memory = [peak(step, device) for step in steps.values()]
+            speeds = [images / ms * 1e3 for ms in by_turns(steps, device, turns).values()]
             kind = "channels_last" if layout == torch.channels_last else "contiguous"
             yield (
                 f"| {name} | {kind} | {speeds[0]:.0f} | {speeds[1]:.0f} | {memory[0]:.0f} | {memory[1]:.0f} "
@@ -107,19 +54,25 @@ def training(device: torch.device, quick: bool, until: float) -> Iterator[str]:
 
 
 def latency(device: torch.device, quick: bool, until: float) -> Iterator[str]:
-    """Yield the table of `yolo-effnet benchmark`, in half precision on a GPU."""
-    from yolo_effnet.tools import benchmark
-
+    """Yield times as `yolo-effnet benchmark` takes them, in half precision on a GPU."""
     yield "| model | batch | ms | ratio to |"
     yield "|---|---|---|---|"
-    half = device.type == "cuda"
+    names = [*PEERS, *MODELS]
+    size, repeats = (64, 2) if quick else (640, 10)
+    number = str(device.index or 0) if device.type == "cuda" else str(device)
     for batch in (1, 2) if quick else (1, 32):
         if time.monotonic() > until:
             yield f"| batch {batch}: no time left | | | |"
             return
-        size, repeats = (64, 2) if quick else (640, 10)
-        for row in benchmark.measure([*PEERS, *MODELS], "pytorch", size, batch, device, repeats, half):
-            yield f"| {row.model} | {batch} | {row.milliseconds:.2f} | {row.ratio:.2f} x {row.reference} |"
+        text = "pytorch,half=True" if device.type == "cuda" else "pytorch"
+        with tempfile.TemporaryDirectory() as folder:
+            files = [save(name, Path(folder)) for name in names]
+            options = {"imgsz": size, "batch": batch, "device": number, "repeats": repeats, "output": Path(folder)}
+            rows = compare.run(files, [text], **options)
+        times = {row.model: row.milliseconds * batch for row in rows if row.format == text}
+        for name, milliseconds in times.items():
+            reference = reference_of(name, names)
+            yield f"| {name} | {batch} | {milliseconds:.2f} | {milliseconds / times[reference]:.2f} x {reference} |"
 
 
 def tensorrt(device: torch.device, quick: bool, until: float) -> Iterator[str]:
@@ -130,7 +83,7 @@ def tensorrt(device: torch.device, quick: bool, until: float) -> Iterator[str]:
     yield "| model | precision | mAP50-95 | inference, ms per image |"
     yield "|---|---|---|---|"
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(__file__).parent / "shapes.yaml"
+        data = Path(__file__).parents[1] / "examples" / "shapes.yaml"
         options = {"data": data, "imgsz": 160, "device": device.index or 0, "plots": False}
         for name in MODELS[:2]:
             model = YOLO(f"{name}.yaml")

@@ -7,12 +7,12 @@ from yolo_effnet.zoo.names import model_names
 from yolo_effnet.zoo.table import ARCHITECTURES
 
 PAGES = Path(__file__).parent
-PEERS = (  # of Ultralytics, 80 classes, counted by `model.info()` at 640 pixels: name, parameters, GFLOPs, neck
-    "yolov8n | 3.2M | 8.9 | 64/128/256",
-    "yolov8s | 11.2M | 28.8 | 128/256/512",
-    "yolov8m | 25.9M | 79.3 | 192/384/576",
-    "yolov8l | 43.7M | 165.7 | 256/512/512",
-    "yolov8x | 68.2M | 258.5 | 320/640/640",
+PEERS = (  # of Ultralytics, 80 classes, counted by `model.info()` at 640 pixels: name, parameters, GFLOPs
+    "yolov8n | 3.2M | 8.9",
+    "yolov8s | 11.2M | 28.8",
+    "yolov8m | 25.9M | 79.3",
+    "yolov8l | 43.7M | 165.7",
+    "yolov8x | 68.2M | 258.5",
 )
 # ImageNet top-1 of the default weights, from timm's results-imagenet.csv, which has no row for some of them.
 TOP1 = {
@@ -36,7 +36,7 @@ def models() -> str:
         neck = "/".join(map(str, architecture.neck_channels))
         weights = f"`{architecture.weights}`" if architecture.weights else "none"
         lines.append(f"| {name} | {size} | {neck} | {weights} | {TOP1.get(architecture.variant, '')} |")
-    return "\n".join([*lines, *(f"| {peer} | | |" for peer in PEERS)])
+    return "\n".join([*lines, *(f"| {peer} | | | |" for peer in PEERS)])
 
 
 TABLES = {"models": models}

@@ -1,10 +1,12 @@
-"""Write the tables of models and of weights into the pages beside this file: `python docs/tables.py`."""
+"""Write tables that follow from the code into the pages beside this file: `python docs/tables.py`."""
 
 import re
 from pathlib import Path
 
+from yolo_effnet.arguments import ARGUMENTS
+from yolo_effnet.checks import is_number
 from yolo_effnet.zoo.names import model_names
-from yolo_effnet.zoo.table import ARCHITECTURES, Architecture
+from yolo_effnet.zoo.table import ARCHITECTURES
 
 PAGES = Path(__file__).parent
 PEERS = (  # of Ultralytics, 80 classes, counted by `model.info()` at 640 pixels: name, parameters, GFLOPs
@@ -14,7 +16,6 @@ PEERS = (  # of Ultralytics, 80 classes, counted by `model.info()` at 640 pixels
     "yolov8l | 43.7M | 165.7",
     "yolov8x | 68.2M | 258.5",
 )
-LICENCE = "Apache-2.0"  # of all default weights, as timm says it
 # ImageNet top-1 of the default weights, from timm's results-imagenet.csv, which has no row for some of them.
 TOP1 = {
     "effb0": "78.67", "effb1": "81.39", "effb2": "82.38", "effb3": "84.06", "effb4": "85.16", "effb5": "86.09",
@@ -29,27 +30,15 @@ TOP1 = {
 }  # fmt: skip
 
 
-def _named() -> list[tuple[str, Architecture]]:
-    """Return every architecture with the name of its detection model."""
-    return list(zip(model_names(), ARCHITECTURES.values(), strict=True))
-
-
-def size(architecture: Architecture) -> str:
-    """Return the cells of parameters and GFLOPs."""
-    return f"{architecture.parameters / 1e6:.1f}M | {architecture.gflops:.1f}"
-
-
 def models() -> str:
-    """Return the table of all backbones, with YOLOv8's own models on the right."""
-    lines = [
-        "| model | parameters | GFLOPs | neck P3/P4/P5 | | peer | parameters | GFLOPs |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for i, (name, architecture) in enumerate(_named()):
+    """Return the table of all backbones with their default weights, and of YOLOv8's own models."""
+    lines = ["| model | parameters | GFLOPs | neck P3/P4/P5 | default weights | top-1 |", "|---|---|---|---|---|---|"]
+    for name, architecture in zip(model_names(), ARCHITECTURES.values(), strict=True):
+        size = f"{architecture.parameters / 1e6:.1f}M | {architecture.gflops:.1f}"
         neck = "/".join(map(str, architecture.neck_channels))
-        peer = PEERS[i] if i < len(PEERS) else " | |"
-        lines.append(f"| {name} | {size(architecture)} | {neck} | | {peer} |")
-    return "\n".join(lines)
+        weights = f"`{architecture.weights}`" if architecture.weights else "none"
+        lines.append(f"| {name} | {size} | {neck} | {weights} | {TOP1.get(architecture.variant, '')} |")
+    return "\n".join([*lines, *(f"| {peer} | | | |" for peer in PEERS)])
 
 
 def necks() -> str:
@@ -71,16 +60,25 @@ def necks() -> str:
     return "\n".join(lines)
 
 
-def weights() -> str:
-    """Return the table of default weights."""
-    lines = ["| model | default weights | ImageNet top-1 | licence |", "|---|---|---|---|"]
-    for name, architecture in _named():
-        if architecture.weights:
-            lines.append(f"| {name} | `{architecture.weights}` | {TOP1.get(architecture.variant, '')} | {LICENCE} |")
+def arguments() -> str:
+    """Return the table of the arguments of a training."""
+    lines = ["| argument | what it is | values | default |", "|---|---|---|---|"]
+    for argument in ARGUMENTS.values():
+        named = {start.value: value for start, value in argument.by_start.items()}
+        default = (
+            []
+            if argument.default is None
+            else [f"{argument.default:g}" if is_number(argument.default) else str(argument.default)]
+        )
+        default += [
+            f"{value} from {', '.join(s for s, v in named.items() if v == value)}"
+            for value in dict.fromkeys(named.values())
+        ]
+        lines.append(f"| `{argument.name}` | {argument.help} | {argument.accepted} | {'; '.join(default)} |")
     return "\n".join(lines)
 
 
-TABLES = {"models": models, "necks": necks, "weights": weights}
+TABLES = {"models": models, "necks": necks, "arguments": arguments}
 MARKED = re.compile(r"(<!-- table: (\w+), written by docs/tables\.py -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 

@@ -14,7 +14,7 @@ from yolo_effnet.tools.compare import ModelFile, letterboxed
 
 pytestmark = [pytest.mark.export, pytest.mark.filterwarnings("ignore")]  # exporters warn, at every step, of themselves
 
-PAGE = (Path(__file__).parent.parent / "docs" / "export.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parent.parent / "docs" / "results.md").read_text(encoding="utf-8")
 VALIDATION = {"imgsz": 64, "batch": 1, "rect": False, "workers": 0, "plots": False, "verbose": False, "device": "cpu"}
 # Supported operators of TensorRT's ONNX parser, of those that Ultralytics' models can hold:
 # https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md

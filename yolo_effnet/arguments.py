@@ -81,7 +81,7 @@ ARGUMENTS = {
         ),
         Argument(
             "lr_ratio",
-            "the learning rate relative to the one that Ultralytics chooses or is given; auto keeps what a graft knows",
+            "the learning rate relative to Ultralytics' own; auto keeps what a graft knows",
             lambda v: v == "auto" or (is_number(v) and v > 0),
             "a number above 0, or auto",
             1.0,
@@ -110,14 +110,14 @@ ARGUMENTS = {
         ),
         Argument(
             "progressive",
-            "the size of the first pictures relative to imgsz",
+            "the size of the first pictures relative to `imgsz`",
             lambda v: is_number(v) and 0 <= v <= 1,
             "a share of imgsz from 0 to 1",
             0.0,
         ),
         Argument(
             "min_updates",
-            "the updates of the weights that a training has at least, as far as nbs=16 gives them",
+            "the fewest updates of the weights, as far as `nbs=16` gives them",
             lambda v: is_number(v) and v >= 0,
             "a number of updates of the weights",
             0,

@@ -61,70 +61,28 @@ class Argument:
         check_value(self.name, value, self.accepts, self.accepted)
 
 
-ARGUMENTS = {
-    argument.name: argument
-    for argument in (
-        Argument(
-            "backbone_weights",
-            "ImageNet weights of the backbone",
-            _is_text,
-            "a timm tag or a file",
-            is_of_recipe=False,
-        ),
-        Argument(
-            "graft",
-            "a trained detector, whose neck and head the model gets",
-            _is_text,
-            "the name or the path of a trained .pt file",
-            is_key=False,
-            is_of_recipe=False,
-        ),
-        Argument(
-            "lr_ratio",
-            "the learning rate relative to Ultralytics' own; auto keeps what a graft knows",
-            lambda v: v == "auto" or (is_number(v) and v > 0),
-            "a number above 0, or auto",
-            1.0,
-            {Start.GRAFTED: "auto"},
-        ),
-        Argument(
-            "backbone_lr_ratio",
-            "the learning rate of the backbone relative to that of neck and head",
-            lambda v: is_number(v) and 0 <= v <= 1,
-            "a number from 0 to 1",
-            1.0,
-        ),
-        Argument(
-            "freeze_epochs",
-            "the epochs at the start in which the backbone does not learn",
-            lambda v: is_number(v) and v >= 0 and (v < 1 or v == int(v)),
-            "a number of epochs, or a share of them below 1",
-            0,
-        ),
-        Argument(
-            "freeze_bn",
-            "whether the statistics of the backbone's BatchNorm stay as they are; auto for batches of 1 and 2",
-            lambda v: isinstance(v, bool) or v == "auto",
-            "True, False or auto",
-            False,
-        ),
-        Argument(
-            "progressive",
-            "the size of the first pictures relative to `imgsz`",
-            lambda v: is_number(v) and 0 <= v <= 1,
-            "a share of imgsz from 0 to 1",
-            0.0,
-        ),
-        Argument(
-            "min_updates",
-            "the fewest updates of the weights, as far as `nbs=16` gives them",
-            lambda v: is_number(v) and v >= 0,
-            "a number of updates of the weights",
-            0,
-            dict.fromkeys((Start.RANDOM, Start.IMAGENET, Start.BACKBONE, Start.GRAFTED), FEW_UPDATES),
-        ),
-    )
-}
+_DECLARED = (
+    Argument("backbone_weights", "ImageNet weights of the backbone", _is_text, "a timm tag or a file",
+             is_of_recipe=False),
+    Argument("graft", "a trained detector, whose neck and head the model gets", _is_text,
+             "the name or the path of a trained .pt file", is_key=False, is_of_recipe=False),
+    Argument("lr_ratio", "the learning rate relative to Ultralytics' own; auto keeps what a graft knows",
+             lambda v: v == "auto" or (is_number(v) and v > 0), "a number above 0, or auto", 1.0,
+             {Start.GRAFTED: "auto"}),
+    Argument("backbone_lr_ratio", "the learning rate of the backbone relative to that of neck and head",
+             lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1", 1.0),
+    Argument("freeze_epochs", "the epochs at the start in which the backbone does not learn",
+             lambda v: is_number(v) and v >= 0 and (v < 1 or v == int(v)),
+             "a number of epochs, or a share of them below 1", 0),
+    Argument("freeze_bn", "whether the statistics of the backbone's BatchNorm stay; auto for batches of 1 and 2",
+             lambda v: isinstance(v, bool) or v == "auto", "True, False or auto", False),
+    Argument("progressive", "the size of the first pictures relative to `imgsz`",
+             lambda v: is_number(v) and 0 <= v <= 1, "a share of imgsz from 0 to 1", 0.0),
+    Argument("min_updates", "the fewest updates of the weights, as far as `nbs=16` gives them",
+             lambda v: is_number(v) and v >= 0, "a number of updates of the weights", 0,
+             dict.fromkeys((Start.RANDOM, Start.IMAGENET, Start.BACKBONE, Start.GRAFTED), FEW_UPDATES)),
+)  # fmt: skip
+ARGUMENTS = {argument.name: argument for argument in _DECLARED}
 RECIPE = tuple(argument for argument in ARGUMENTS.values() if argument.is_of_recipe)
 KEYS = tuple(argument for argument in ARGUMENTS.values() if argument.is_key)
 _lent: set[str] = set()  # names that are in Ultralytics' defaults because we put them there

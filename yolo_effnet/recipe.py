@@ -8,9 +8,9 @@ from yolo_effnet.arguments import FEW_UPDATES, RECIPE
 STEPS = 4  # in which pictures grow
 FULL_SIZE = 0.2  # of the epochs at the end, at full size
 SMALLEST_NBS = 16  # pictures to an update of the weights, to which `min_updates` goes down
-SURE = 0.3  # confidence of a graft's donor in pictures of what it knows (docs/training.md)
+SURE = 0.3  # confidence of a graft's donor in pictures of what it knows (docs/results.md)
 KEEPING = 0.25  # learning rate, relative to Ultralytics', with which a small training keeps what was known
-SMALL_BATCH = 2  # pictures per device, up to which `freeze_bn=auto` fixes statistics, at no loss (docs/training.md)
+SMALL_BATCH = 2  # pictures per device, up to which `freeze_bn=auto` fixes statistics, at no loss (docs/results.md)
 _Values = make_dataclass("_Values", [(a.name, object, field(default=a.default)) for a in RECIPE], frozen=True)
 
 

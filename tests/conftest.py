@@ -17,6 +17,21 @@ import torch
 from ultralytics import YOLO
 
 
+# Files of which most tests train, export, install or run commands. `pytest -m "not slow"` leaves them out.
+SLOW = {
+    "test_benchmark", "test_compare", "test_docs", "test_examples", "test_export", "test_gpu", "test_graft",
+    "test_graft_pictures", "test_int8", "test_modes", "test_real_weights", "test_recipe", "test_starts", "test_startup",
+    "test_tasks", "test_training_start", "test_trust", "test_versions",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests of the slow files."""
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker("slow")
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)

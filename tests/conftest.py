@@ -16,7 +16,6 @@ import pytest
 import torch
 from ultralytics import YOLO
 
-
 # Files of which most tests train, export, install or run commands. `pytest -m "not slow"` leaves them out.
 SLOW = {
     "test_benchmark", "test_compare", "test_docs", "test_examples", "test_export", "test_gpu", "test_graft",

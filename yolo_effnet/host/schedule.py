@@ -92,6 +92,7 @@ class _Applied:
         trainer.build_optimizer = self.build_optimizer(trainer.build_optimizer)
         trainer.preprocess_batch = self.preprocess_batch(trainer.preprocess_batch)
         trainer.get_dataloader = self.get_dataloader(trainer.get_dataloader)
+        trainer.add_callback("on_train_batch_start", lambda trainer: self.set_epoch(trainer.epoch))
 
     def log(self, what: str, state, text: str) -> bool:
         """Log a state that is another than before, and return whether it is."""
@@ -177,16 +178,13 @@ class _Applied:
         return True
 
     def preprocess_batch(self, preprocess):
-        """Return Ultralytics' method, which is called between `model.train()` and the model for every batch."""
+        """Return Ultralytics' method, whose pictures have the size of the epoch."""
 
         @functools.wraps(preprocess)
         def wrapper(batch, *args, **kwargs):
             batch = preprocess(batch, *args, **kwargs)
             epoch = getattr(self.trainer, "epoch", None)
-            if epoch is None:  # calibration
-                return batch
-            self.set_epoch(epoch)
-            return self.resized(batch, epoch)
+            return batch if epoch is None else self.resized(batch, epoch)  # none in calibration
 
         return wrapper
 

@@ -19,7 +19,7 @@ from ultralytics.utils import torch_utils
 from ultralytics.utils.export import onnx as onnx_export
 
 import yolo_effnet
-from yolo_effnet.host import int8_export, int8_training
+from yolo_effnet.host import int8, int8_training
 from yolo_effnet.nn.blocks import SqueezeExcite
 from yolo_effnet.nn.layers import DropPath
 
@@ -223,8 +223,8 @@ def test_a_patch_is_for_its_thread_alone():
 
     def patch(name, wait):
         with (
-            int8_export._patched(module, "quantize", lambda _: lambda: name),
-            int8_export._patched(module, "nothing", None),
+            int8._patched(module, "quantize", lambda _: lambda: name),
+            int8._patched(module, "nothing", None),
         ):
             entered[0].set()
             assert wait.wait(30)

@@ -65,16 +65,16 @@ PATCHES = (
           "forgets which arguments were said: nbs=64 may be a wish or the default"),
     Patch("ultralytics.engine.trainer", "BaseTrainer._setup_train", "host.training:wrap_setup",
           "builds the model again, without ImageNet weights; no callback comes before calibration and EMA"),
-    Patch("ultralytics.engine.exporter", "Exporter.export_onnx", "host.int8_export:wrap_onnx",
+    Patch("ultralytics.engine.exporter", "Exporter.export_onnx", "host.int8:wrap_onnx",
           "quantizes convolutions alone, which ONNX Runtime then computes in float; older ones do not", (8, 4, 60)),
-    Patch("ultralytics.engine.exporter", "Exporter.export_litert", "host.int8_export:wrap_litert",
+    Patch("ultralytics.engine.exporter", "Exporter.export_litert", "host.int8:wrap_litert",
           "quantizes the decoding of boxes as well, whose edges then have 256 places", (8, 4, 90)),
 )  # fmt: skip
 # What is lent for as long as a call or a training lasts, and then as before: by whom, what, and why.
 LENT = {
     "host.lending": "our blocks under their names in `ultralytics.nn.tasks`, and a wider `frozenset`, while it parses",
     "host.int8_training": "our blocks in ModelOpt's registry, while it prepares or restores a model",
-    "host.int8_export": "a function of ONNX Runtime or LiteRT, and the one of Ultralytics that calls it, for an export",
+    "host.int8": "a function of ONNX Runtime or LiteRT, and the one of Ultralytics that calls it, for an export",
     "host.training": "on one trainer, `set_model_attributes` until it has run, `optimizer_step` until its first call",
     "host.schedule": "on one trainer, `build_optimizer`, `preprocess_batch` and `get_dataloader`",
 }

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ultralytics.utils.checks import check_requirements
 
-from yolo_effnet.host.int8_export_libraries import decode_in_float, quantize_throughout
+from yolo_effnet.host.int8_libraries import decode_in_float, quantize_throughout
 from yolo_effnet.nn.backbone import backbone_rows
 
 _exporting = threading.RLock()

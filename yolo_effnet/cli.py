@@ -61,22 +61,22 @@ def _list_timm(pattern: str) -> None:
 
 def _yaml(args) -> None:
     """Print the YAML of one model, or of one of a scale of one's own."""
-    own = (args.width, args.depth, args.phi)
-    if args.name and (own != (None, None, None) or args.task):
+    own = {name: value for name in ("width", "depth") if (value := getattr(args, name)) is not None}
+    if args.name and (own or args.task):
         raise ValueError(f"give either a name or a scale and a task, got '{args.name}' and more")
     if args.name:
         print(configs.model_yaml(args.name), end="")
-    elif own == (None, None, None):
-        raise ValueError("give the name of a model of `yolo-effnet list`, or --width and --depth, or --phi")
+    elif not own:
+        raise ValueError("give the name of a model of `yolo-effnet list`, or --width and --depth")
     else:
-        print(configs.scaled_yaml(_SUFFIXES[args.task or "detect"], *own), end="")
+        print(configs.scaled_yaml(_SUFFIXES[args.task or "detect"], **own), end="")
 
 
 def _weights(args) -> None:
     """Write a checkpoint of one model with ImageNet weights in its backbone."""
     from ultralytics import YOLO
 
-    from yolo_effnet.weights.checkpoints import check_output, save_checkpoint
+    from yolo_effnet.checkpoints import check_output, save_checkpoint
 
     kind = names.find_model(args.name)  # an unknown name is told before anything is loaded
     check_output(args.output, args.file)
@@ -175,7 +175,6 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("name", nargs="?", metavar="NAME", help="a model of `yolo-effnet list`, such as yolov8-effb0")
     command.add_argument("--width", type=float, help="in place of a name: channels relative to B0, 0.25 to 5")
     command.add_argument("--depth", type=float, help="in place of a name: blocks relative to B0, 0.25 to 8")
-    command.add_argument("--phi", type=float, help="in place of both: the paper's compound coefficient, -4 to 10")
     command.add_argument("--task", choices=_SUFFIXES, help="what a model of one's own scale is for (default: detect)")
     command = _command(commands, "weights", _weights, "write a checkpoint of a model with ImageNet weights inside")
     command.add_argument("name", metavar="NAME", help="a model of `yolo-effnet list`, such as yolov8-effb0")

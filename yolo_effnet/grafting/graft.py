@@ -12,6 +12,7 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.checks import check_imgsz
 from ultralytics.utils.torch_utils import get_flops, get_num_params
 
+from yolo_effnet.checkpoints import check_output, save_checkpoint
 from yolo_effnet.checks import why
 from yolo_effnet.grafting.anatomy import Anatomy, anatomy
 from yolo_effnet.grafting.backbone import Backbone, fill, load_backbone
@@ -25,7 +26,6 @@ from yolo_effnet.grafting.solve import solve
 from yolo_effnet.nn.backbone import backbone_rows
 from yolo_effnet.nn.origin import DONOR, note
 from yolo_effnet.nn.settings import set_activation
-from yolo_effnet.weights.checkpoints import check_output, save_checkpoint
 
 
 def _keep_class_branches(head: nn.Module, theirs: nn.Module) -> None:

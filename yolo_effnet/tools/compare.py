@@ -15,9 +15,9 @@ from ultralytics.data.augment import LetterBox
 from ultralytics.nn.autobackend import AutoBackend
 from ultralytics.utils import LOGGER, TQDM
 
+from yolo_effnet.checkpoints import open_checkpoint
 from yolo_effnet.checks import why
 from yolo_effnet.tools.calls import check_numbers, parse_device, seconds, size_on_disk
-from yolo_effnet.weights.checkpoints import open_checkpoint
 
 PYTORCH = "pytorch"
 

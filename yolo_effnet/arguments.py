@@ -126,6 +126,8 @@ ARGUMENTS = {
 }
 RECIPE = tuple(argument for argument in ARGUMENTS.values() if argument.is_of_recipe)
 KEYS = tuple(argument for argument in ARGUMENTS.values() if argument.is_key)
+OLD_WEIGHTS_KEYS = ("weights", "weights_file")  # of model YAMLs of earlier versions: a tag, and a file that goes first
+WEIGHTS_KEYS = ("backbone_weights", *OLD_WEIGHTS_KEYS)
 _lent: set[str] = set()  # names that are in Ultralytics' defaults because we put them there
 
 

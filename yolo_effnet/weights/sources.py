@@ -5,12 +5,16 @@ import importlib.util
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from yolo_effnet.nn.blocks import SqueezeExcite
+from yolo_effnet.nn.stages import EfficientNetStage
+from yolo_effnet.nn.timm_backbone import TimmBackbone
 from yolo_effnet.nn.timm_models import padding_of, without_computing
 from yolo_effnet.zoo.architectures import EfficientNet
 from yolo_effnet.zoo.table import ARCHITECTURES
@@ -74,6 +78,33 @@ def available_tags(backbone: str | None = None) -> list[str]:
     names = [backbone] if backbone else [a.timm_name for a in ARCHITECTURES.values() if isinstance(a, EfficientNet)]
     names += [name.removeprefix("tf_") for name in names if not backbone]
     return timm.list_models([f"{name}.*" for name in names], pretrained=True)
+
+
+def default_of_timm(name: str) -> str:
+    """Return the full tag of timm's default weights of a model; empty where there are none."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    return f"{name}.{config.tag}" if config and config.has_weights and config.tag else ""
+
+
+def default_tag(layers: Sequence[nn.Module]) -> str:
+    """Return the tag of the default weights of a built backbone; empty where there are none.
+
+    Args:
+        layers (Sequence[nn.Module]): Its stem, stages and classifier, or its `TimmBackbone`.
+    """
+    if isinstance(layers[0], TimmBackbone):
+        known = ARCHITECTURES.get(layers[0].name)
+        return known.weights if known else default_of_timm(layers[0].name)
+    stages = [stage for stage in layers if isinstance(stage, EfficientNetStage)]
+    built = [
+        (len(stage), stage[-1].project.conv.out_channels, isinstance(stage[-1].se, SqueezeExcite)) for stage in stages
+    ]
+    for known in ARCHITECTURES.values():
+        if isinstance(known, EfficientNet) and built == [(s.repeats, s.channels, s.se_ratio > 0) for s in known.stages]:
+            return known.weights
+    return ""
 
 
 def pretraining(tag: str, backbone: str | None = None) -> Pretraining:

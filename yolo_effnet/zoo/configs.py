@@ -26,8 +26,7 @@ _TEMPLATE = """\
 {notes}
 # Parameters
 nc: {nc} # number of classes
-{keys}weights:{weights} # timm tag of the ImageNet weights that training starts from; empty for none
-weights_file: # .safetensors or .pth file that stands in for their download
+{keys}backbone_weights:{weights} # timm tag or file of the ImageNet weights that training starts from; empty for none
 
 backbone:
   # [from, repeats, module, args]

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from yolo_effnet.checks import check_value, is_number
 
@@ -44,7 +45,7 @@ class Argument:
 
     name: str
     help: str
-    accepts: Callable[[object], bool]
+    accepts: Callable[[Any], bool]
     accepted: str
     default: object = None
     by_start: dict[Start, object] = field(default_factory=dict)

@@ -33,7 +33,7 @@ def tag_of_file(file: Path, backbone: str | None = None) -> str | None:
     if file.stem in tags:
         return file.stem
     for tag in tags:
-        url = timm.get_pretrained_cfg(tag).url
+        url = getattr(timm.get_pretrained_cfg(tag), "url", None)
         if url and url.rpartition("/")[2] == file.name:
             return tag
     try:

@@ -1,10 +1,9 @@
 """ImageNet weights into backbones, by hand and as training starts."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -52,7 +51,7 @@ class LoadReport:
         return f"ImageNet weights {self.pretraining} from {self.source}: {self.tensors}/{self.tensors} backbone tensors"
 
 
-def backbone_of(model: nn.Module) -> list[nn.Module]:
+def backbone_of(model: nn.Module) -> list[Any]:
     """Return the stem, the stages and the classifier, if it has one, of a model in order, or its `TimmBackbone`."""
     kinds = (EfficientNetStem, EfficientNetStage, Classifier, TimmBackbone)
     layers = [m for m in model.modules() if isinstance(m, kinds)]
@@ -95,7 +94,7 @@ def _remedy(config: dict) -> str:
 
 
 def _convert(
-    state_dict: dict, naming: Naming, layers: list[nn.Module], source: Pretraining, origin: str, config: dict
+    state_dict: dict, naming: Naming, layers: list[Any], source: Pretraining, origin: str, config: dict
 ) -> dict[str, torch.Tensor]:
     """Return `state_dict` under the names of `layers`, exact in eval mode for their BatchNorm eps and channels.
 
@@ -176,7 +175,7 @@ def named_by(config: dict) -> str | Path | None:
     return config.get("backbone_weights") or (Path(file) if file else config.get("weights"))
 
 
-def _tag(path: Path, layers: Sequence[nn.Module], config: dict) -> str:
+def _tag(path: Path, layers: list[Any], config: dict) -> str:
     """Return the tag of the weights in a file: by its name, else that of the YAML, else that of the architecture.
 
     Raises:
@@ -217,14 +216,14 @@ def load_backbone_weights(model: "YOLO | nn.Module", backbone_weights: str | Pat
         ValueError: If tag or file do not fit the backbone, or the padding that its YAML fixes; nothing is loaded then.
         WeightsUnavailableError: If the weights are neither on disk nor to be downloaded, a RuntimeError.
     """
-    module = model if isinstance(model, nn.Module) and not hasattr(model, "ckpt") else model.model
+    module: Any = model if isinstance(model, nn.Module) and not hasattr(model, "ckpt") else model.model
     layers = backbone_of(module)
     config = getattr(module, "yaml", {})
     name = backbone_weights or named_by(config)
     if not name:
         raise ValueError("no weights named: give backbone_weights, a timm tag or a file, here or in the model YAML")
     path = _file(name, config)
-    source = pretraining(_tag(path, layers, config) if path else name, getattr(layers[0], "name", None))
+    source = pretraining(_tag(path, layers, config) if path else str(name), getattr(layers[0], "name", None))
     if path:
         origin = f"weights file '{path}'"
         state_dict, naming = read_state_dict(path, source)
@@ -251,7 +250,7 @@ def load_backbone_weights(model: "YOLO | nn.Module", backbone_weights: str | Pat
     return LoadReport(source, origin, len(converted))
 
 
-def _check_padding(layers: list[nn.Module], source: Pretraining, origin: str) -> None:
+def _check_padding(layers: list[Any], source: Pretraining, origin: str) -> None:
     """Check that the padding that weights were trained with is that of the model, or may become it.
 
     Raises:
@@ -270,5 +269,4 @@ def adopt_padding(module: nn.Module, padding: str) -> None:
     if layers[0].follows_weights:
         set_padding(nn.ModuleList(layers), padding)
         layers[0].follows_weights = True  # of further weights
-        if hasattr(module, "yaml"):
-            module.yaml["padding"] = padding
+        getattr(module, "yaml", {})["padding"] = padding

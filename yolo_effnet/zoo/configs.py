@@ -76,7 +76,7 @@ def render(model: Model, notes: Iterable[str] = ()) -> str:
         ends = add_timm_net(rows, architecture, range(levels[0], 6))
     else:
         ends = add_stages(rows, architecture)
-    if model.task == CLASSIFICATION:
+    if model.task == CLASSIFICATION and isinstance(architecture, EfficientNet):
         task, outputs = "image classification", ""
         header = ["Head: EfficientNet's own, so that ImageNet weights cover the whole model"]
         backbone = rows.take()

@@ -33,7 +33,7 @@ def scale(width_coefficient: float, depth_coefficient: float) -> EfficientNet:
     if above == 0:
         nearest, neck = family[0], [round_channels(c, math.sqrt(size), 16) for c in family[0].neck_channels]
     elif above == len(sizes):
-        nearest, neck = family[-1], family[-1].neck_channels
+        nearest, neck = family[-1], list(family[-1].neck_channels)
     else:
         below = above - 1
         t = math.log(size / sizes[below]) / math.log(sizes[above] / sizes[below])

@@ -107,7 +107,7 @@ def config_of(tag: str) -> dict:
     (variant,) = (
         a.variant for a in ARCHITECTURES.values() if a.timm_name.removeprefix("tf_") == name.removeprefix("tf_")
     )
-    return {**yolo_effnet.model_config(f"yolov8-{variant}"), "weights": tag}
+    return {**yolo_effnet.model_config(f"yolov8-{variant}"), "backbone_weights": tag}
 
 
 def expected(classifier: nn.Module, tag: str, image: torch.Tensor) -> list[torch.Tensor]:

@@ -7,7 +7,7 @@ from torch import nn
 
 from yolo_effnet.nn.timm_models import feature_maps
 from yolo_effnet.zoo.architectures import EfficientNet, TimmNet, round_channels, round_repeats
-from yolo_effnet.zoo.scaling import compound, scale, suggested_size
+from yolo_effnet.zoo.scaling import scale
 from yolo_effnet.zoo.table import ARCHITECTURES
 
 # Blocks, channels of the taps, neck widths and C2f repeats: the published family and the agreed necks.
@@ -117,23 +117,12 @@ def test_other_scales_lie_between():
     assert large.neck_channels == ARCHITECTURES["effb7"].neck_channels
 
 
-def test_the_compound_rule_is_that_of_the_paper():
-    """Alpha 1.2, beta 1.1, gamma 1.15: at 1 about B1, each step twice the operations."""
-    assert compound(0) == (1, 1)
-    assert compound(1) == (1.1, 1.2)
-    width, depth = compound(3)
-    assert (width, depth) == (1.331, 1.728)
-    assert (suggested_size(0), suggested_size(1), suggested_size(2.5), suggested_size(1, 224)) == (640, 736, 896, 256)
-    assert width**2 * depth * 1.15**6 == pytest.approx(2**3, rel=0.15)
-
-
 @pytest.mark.parametrize(
     ("build", "message"),
     [
         (lambda: scale(0.1, 1), r"width must be a number from 0.25 to 5, got 0.1"),
         (lambda: scale(1, 9), r"depth must be a number from 0.25 to 8, got 9"),
         (lambda: scale(float("nan"), 1), r"width must be .*, got nan"),
-        (lambda: compound(11), r"phi must be a number from -4 to 10, got 11"),
     ],
 )
 def test_impossible_scales_name_the_range(build, message):

@@ -70,7 +70,6 @@ def test_list_of_timm_gives_rows_that_build(capsys):
     ("options", "task", "head"),
     [
         (["--width", "0.5", "--depth", "0.7"], "detect", "Detect"),
-        (["--phi", "-1"], "detect", "Detect"),
         (["--width", "0.5", "--task", "segment"], "segment", "Segment"),
         (["--depth", "0.4", "--task", "classify"], "classify", "Classifier"),
     ],
@@ -78,7 +77,6 @@ def test_list_of_timm_gives_rows_that_build(capsys):
 def test_yaml_of_a_scale_of_ones_own_builds(options, task, head, tmp_path, capsys):
     assert cli.main(["yaml", *options]) == 0
     text = capsys.readouterr().out
-    assert ("suggested imgsz=544" in text) == ("--phi" in options)
     (tmp_path / "my.yaml").write_text(text)
     model = YOLO(tmp_path / "my.yaml")
     assert (model.task, type(model.model.model[-1]).__name__) == (task, head)
@@ -94,8 +92,6 @@ def test_yaml_of_b2s_scale_is_b2(capsys):
     [
         (["--width", "9"], "width must be a number from 0.25 to 5, got 9.0"),
         (["--depth", "nan"], "depth must be a number from 0.25 to 8, got nan"),
-        (["--phi", "11"], "phi must be a number from -4 to 10, got 11.0"),
-        (["--phi", "1", "--width", "1"], "give either phi or width and depth"),
         (["yolov8-effb0", "--width", "1"], "give either a name or a scale and a task, got 'yolov8-effb0' and more"),
         ([], "give the name of a model"),
     ],

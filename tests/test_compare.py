@@ -12,7 +12,7 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
 from yolo_effnet import cli
-from yolo_effnet.weights.checkpoints import save_checkpoint
+from yolo_effnet.checkpoints import save_checkpoint
 from yolo_effnet.zoo.configs import model_config
 
 COMMAND = "benchmark"

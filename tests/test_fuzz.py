@@ -29,8 +29,7 @@ SMALL = {
     "nc": 2,
     "padding": "same",
     "drop_path": 0.1,
-    "weights": None,
-    "weights_file": None,
+    "backbone_weights": None,
     "activation": "torch.nn.ReLU6()",
     "backbone": [
         [-1, 1, "EfficientNetStem", [8, 3, 2]],
@@ -67,8 +66,11 @@ def changed(config: dict, *path_and_value) -> dict:
             for v in ("relu6", "ReLU", "torch.nn.Nope()", 7, ["torch.nn.ReLU()"], "torch.nn.ReLU(", "torch.nn.ReLU")
         ),
         (changed(SMALL, "activation", "torch.nn.ReLU"), r"write torch.nn.ReLU\(\)"),
-        *((changed(SMALL, "weights_file", v), r"`weights_file:` must be the path") for v in (True, 3, ["a.pth"])),
-        (changed(SMALL, "weights", 3), r"`weights:` must be a timm tag or empty, got 3"),
+        *(
+            ({**SMALL, key: v}, rf"{key} must be a timm tag or a file, got")
+            for key in ("backbone_weights", "weights", "weights_file")
+            for v in (True, 3, ["a.pth"])
+        ),
         *((changed(SMALL, "backbone", 1, v), r"row 1 .*a row must be \[from") for v in ([], None, 3, {"a": 1})),
         *((changed(SMALL, "backbone", 1, 2, v), r"row 1 .*a row must be \[from") for v in (None, 3, ["MBConv"])),
         *((changed(SMALL, part, v), rf"`{part}:` must be a list") for part in ("backbone", "head") for v in (..., 3)),
@@ -96,8 +98,9 @@ def test_what_is_malformed_is_named(config, message, tmp_path):
 @pytest.mark.parametrize(
     ("key", "meant"),
     [
-        ("weight", "weights"),
-        ("weight_file", "weights_file"),
+        ("weight", "backbone_weights"),
+        ("weight_file", "backbone_weights"),
+        ("backbone_weight", "backbone_weights"),
         ("pading", "padding"),
         ("droppath", "drop_path"),
         ("drop_path_rate", "drop_path"),

@@ -12,9 +12,9 @@ ALLOWED = {
     "zoo": {"checks"},
     "nn": {"zoo", "arguments", "checks"},
     "weights": {"zoo", "nn", "checks"},
-    "grafting": {"zoo", "nn", "weights", "arguments", "checks"},
+    "grafting": {"zoo", "nn", "weights", "arguments", "checks", "checkpoints"},
     "host": {"zoo", "nn", "weights", "grafting", "arguments", "checks", "patches", "recipe"},
-    "tools": {"zoo", "nn", "weights", "host", "checks"},
+    "tools": {"zoo", "nn", "weights", "host", "checks", "checkpoints"},
 }
 STDLIB_ONLY = ("startup.py", "patches.py", "arguments.py", "recipe.py")
 LONGEST = 400

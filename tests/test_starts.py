@@ -17,7 +17,6 @@ from ultralytics.utils import DEFAULT_CFG_DICT, YAML
 import yolo_effnet
 from yolo_effnet.arguments import Start
 from yolo_effnet.nn.origin import DONOR, IMAGENET, RANDOM, TRAINED, Origin, note, origin
-from yolo_effnet.zoo import configs
 
 QUICK = {"imgsz": 64, "epochs": 1, "batch": 4, "workers": 0, "plots": False, "verbose": False, "device": "cpu"}
 
@@ -46,8 +45,8 @@ def lite(tmp_path_factory):
     """A YAML of Lite0 that names weights, random ones of timm beside it."""
     folder = tmp_path_factory.mktemp("lite")
     reference("tf_efficientnet_lite0.in1k", folder / "weights.safetensors")
-    text = configs.model_yaml("yolov8-efflite0").replace("weights_file:", "weights_file: weights.safetensors")
-    (folder / "lite.yaml").write_text(text)
+    config = {**yolo_effnet.model_config("yolov8-efflite0"), "backbone_weights": "weights.safetensors"}
+    (folder / "lite.yaml").write_text(yaml.safe_dump(config))
     return folder / "lite.yaml"
 
 
@@ -143,7 +142,7 @@ def test_a_model_that_was_never_loaded_gets_its_weights(how, lite, tiny_data, tm
 
 def test_quantisation_is_not_fooled_by_a_saved_random_model(tiny_data, tmp_path):
     model = YOLO("yolov8-effb0.yaml")
-    model.model.yaml["weights"] = None
+    model.model.yaml["backbone_weights"] = None
     model.save(tmp_path / "random.pt")
     with pytest.raises(ValueError, match=r"quantize=8 (takes the ranges of a trained model|needs)"):
         YOLO(tmp_path / "random.pt").train(data=tiny_data, project=tmp_path, quantize=8, **QUICK)
@@ -184,7 +183,7 @@ def test_a_training_begins_with_its_first_update(tiny_data, tmp_path):
 
 def test_the_yaml_of_a_graft_is_no_graft(tiny_data, tmp_path):
     d = dict(grafted(tiny_data, tmp_path / "graft.pt").model.yaml)
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**d, "weights": None, "weights_file": None}))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**d, "backbone_weights": None}))
     args = started(YOLO(tmp_path / "mine.yaml"), data=tiny_data, project=tmp_path).args
     assert (args.nbs, args.lr_ratio) == (16, 1)
 

@@ -55,7 +55,7 @@ def classifier(request, tmp_path):
     config["padding"] = "same" if tag.startswith("tf_") else "symmetric"
     (tmp_path / "model.yaml").write_text(str(config))
     ours = YOLO(tmp_path / "model.yaml")
-    report = yolo_effnet.load_backbone_weights(ours, weights=tag, file=tmp_path / "weights.safetensors")
+    report = yolo_effnet.load_backbone_weights(ours, tmp_path / "weights.safetensors")
     assert report.tensors == len([k for k in theirs.state_dict() if not k.endswith("num_batches_tracked")])
     torch.save({"model": ours.model, "train_args": {"task": "classify", "imgsz": 224}}, tmp_path / "model.pt")
     return theirs, tmp_path / "model.pt"
@@ -100,7 +100,10 @@ def test_weights_command_writes_a_classifier_that_predicts(tmp_path):
     tag = "tf_efficientnet_b1.ns_jft_in1k"
     theirs = reference(tag, tmp_path / "weights.pth")
     file = tmp_path / "b1.pt"
-    assert cli.main(["weights", "yolov8-effb1-cls", "-o", str(file), "--file", str(tmp_path / "weights.pth")]) == 0
+    assert (
+        cli.main(["weights", "yolov8-effb1-cls", "-o", str(file), "--backbone-weights", str(tmp_path / "weights.pth")])
+        == 0
+    )
     model = YOLO(file)
     assert (model.task, model.overrides["imgsz"], model.names[999]) == ("classify", 256, "toilet paper")
     assert torch.equal(model.model.model[-1].linear.weight, theirs.classifier.weight)
@@ -112,7 +115,7 @@ def test_other_classes_keep_a_random_last_layer(tmp_path):
     model = YOLO("yolov8-effb0-cls.yaml").model
     model = type(model)({**model.yaml, "nc": 3}, verbose=False)
     before = model.model[-1].linear.weight.clone()
-    yolo_effnet.load_backbone_weights(model, weights=tag, file=tmp_path / "weights.pth")
+    yolo_effnet.load_backbone_weights(model, tmp_path / "weights.pth")
     assert torch.equal(model.model[-1].linear.weight, before)
     assert torch.equal(model.model[-1].conv.conv.weight, theirs.conv_head.weight)
     assert model.names == {0: "0", 1: "1", 2: "2"}
@@ -123,5 +126,5 @@ def test_a_thousand_classes_of_ones_own_keep_their_names(tmp_path):
     reference(tag, tmp_path / "weights.pth")
     model = YOLO("yolov8-effb0-cls.yaml").model
     model.names = {i: f"mine {i}" for i in range(1000)}
-    yolo_effnet.load_backbone_weights(model, weights=tag, file=tmp_path / "weights.pth")
+    yolo_effnet.load_backbone_weights(model, tmp_path / "weights.pth")
     assert model.names[7] == "mine 7"

@@ -24,7 +24,6 @@ from ultralytics.utils.callbacks import get_default_callbacks
 import yolo_effnet
 from yolo_effnet import cli
 from yolo_effnet.nn.origin import TRAINED, note
-from yolo_effnet.zoo import configs
 
 TAG = "tf_efficientnet_b0.ns_jft_in1k"
 QUICK = {"imgsz": 64, "batch": 4, "workers": 0, "plots": False, "verbose": False, "device": "cpu"}
@@ -33,18 +32,16 @@ CLOSED = "http://127.0.0.1:9"
 
 def write_model(folder: Path, tag: str = TAG, half: bool = False) -> tuple[Path, nn.Module]:
     """Write random weights of timm and a YAML of B0 that names them; return the YAML's path and timm's model."""
-    classifier = reference(tag, folder / "weights.safetensors", half=half)
+    classifier = reference(tag, folder / f"{tag}.safetensors", half=half)
     text = (Path(__file__).parent.parent / "models" / "yolov8-effb0.yaml").read_text(encoding="utf-8")
-    text = text.replace("weights_file:", "weights_file: weights.safetensors").replace(
-        f"weights: {TAG}", f"weights: {tag}"
-    )
+    text = text.replace(f"backbone_weights: {TAG}", f"backbone_weights: {tag}.safetensors")
     (folder / "mine.yaml").write_text(text)
     return folder / "mine.yaml", classifier
 
 
 @pytest.fixture(scope="module")
 def imagenet(tmp_path_factory):
-    """A YAML of B0 with random weights of timm in `weights_file:` beside it, and those weights."""
+    """A YAML of B0 that names random weights of timm beside it, and those weights."""
     file, classifier = write_model(tmp_path_factory.mktemp("imagenet"))
     return file, classifier.state_dict()
 
@@ -69,8 +66,8 @@ def test_training_starts_from_them(imagenet, tiny_data, tmp_path):
 def test_training_of_a_timm_backbone_starts_from_them(tiny_data, tmp_path):
     tag = "mobilenetv2_100.ra_in1k"
     state_dict = reference(tag, tmp_path / "weights.safetensors").state_dict()
-    text = configs.model_yaml("yolov8-mobilenetv2_100").replace("weights_file:", "weights_file: weights.safetensors")
-    (tmp_path / "mine.yaml").write_text(text)
+    config = {**yolo_effnet.model_config("yolov8-mobilenetv2_100"), "backbone_weights": "weights.safetensors"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
     seen = []
     model = YOLO(tmp_path / "mine.yaml")
     model.add_callback("on_train_start", lambda t: seen.extend([copy.deepcopy(t.model), copy.deepcopy(t.ema.ema)]))
@@ -177,7 +174,7 @@ def test_a_detector_with_another_backbone_is_told_to_be_grafted(tmp_path, caplog
 
 
 def test_what_is_left_random_is_said_with_numbers(tiny_data, tmp_path, caplog):
-    config = {**yolo_effnet.model_config("yolov8-effb0"), "weights": None}
+    config = {**yolo_effnet.model_config("yolov8-effb0"), "backbone_weights": None}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
     YOLO(tmp_path / "mine.yaml").load(foreign(tmp_path)).train(data=tiny_data, epochs=1, project=tmp_path, **QUICK)
     (line,) = [record.getMessage() for record in caplog.records if "random values" in record.getMessage()]
@@ -213,7 +210,7 @@ def test_an_argument_names_a_tag_or_a_file(imagenet, tiny_data, tmp_path, monkey
 
 def test_the_command_line_takes_the_argument(imagenet, tiny_data, tmp_path):
     """And only where it is given, so that other runs save what they save without this package."""
-    weights = imagenet[0].parent / "weights.safetensors"
+    weights = imagenet[0].parent / f"{TAG}.safetensors"
     options = [f"data={tiny_data}", "epochs=1", "imgsz=64", "batch=4", "workers=0", "plots=False", "device=cpu"]
     yolo = ["-c", "from ultralytics.cfg import entrypoint; entrypoint()"]
     done = run(
@@ -236,7 +233,7 @@ def test_the_command_line_takes_the_argument(imagenet, tiny_data, tmp_path):
 
 def test_wrong_file_stops_before_training(imagenet, tiny_data, tmp_path):
     text = imagenet[0].read_text(encoding="utf-8")
-    (tmp_path / "wrong.yaml").write_text(text.replace("weights.safetensors", "nowhere.pth"))
+    (tmp_path / "wrong.yaml").write_text(text.replace(f"{TAG}.safetensors", "nowhere.pth"))
     with pytest.raises(ValueError, match=r"nowhere\.pth' does not exist"):
         YOLO(tmp_path / "wrong.yaml").train(data=tiny_data, epochs=1, project=tmp_path, **QUICK)
 
@@ -288,7 +285,7 @@ def test_a_killed_training_resumes_from_the_same_numbers(tiny_data, tmp_path):
     log = f"ImageNet weights {tag} (mean (0.5, 0.5, 0.5), std (0.5, 0.5, 0.5), BN eps 0.001, padding same) from "
     (line,) = [line for line in done.stdout.splitlines() if "ImageNet" in line]
     assert line.startswith(log)
-    assert line.endswith("weights.safetensors': 304/304 backbone tensors")
+    assert line.endswith(f"{tag}.safetensors': 304/304 backbone tensors")
 
     last = tmp_path / "train" / "weights" / "last.pt"
     results = tmp_path / "train" / "results.csv"
@@ -389,7 +386,7 @@ sys.exit(main(["weights", "yolov8-effb0", "-o", sys.argv[1]]))
 
 
 def test_weights_come_from_a_hub_once(imagenet, tmp_path):
-    content = (imagenet[0].parent / "weights.safetensors").read_bytes()
+    content = (imagenet[0].parent / f"{TAG}.safetensors").read_bytes()
     with Hub(content, None) as hub:
         endpoint = f"http://127.0.0.1:{hub.server_port}"
         for HF_ENDPOINT in (endpoint, CLOSED):
@@ -432,7 +429,7 @@ def test_a_filled_cache_needs_no_network(imagenet, tmp_path):
     refs = snapshot.parents[1] / "refs"
     refs.mkdir()
     (refs / "main").write_text("0123abcd")
-    (snapshot / "model.safetensors").write_bytes((imagenet[0].parent / "weights.safetensors").read_bytes())
+    (snapshot / "model.safetensors").write_bytes((imagenet[0].parent / f"{TAG}.safetensors").read_bytes())
     out = tmp_path / "start.pt"
     done = run("-c", WRITE_WEIGHTS, out, HF_HUB_CACHE=str(tmp_path / "hub"), HF_ENDPOINT=CLOSED)
     assert done.returncode == 0, done.stderr
@@ -441,10 +438,10 @@ def test_a_filled_cache_needs_no_network(imagenet, tmp_path):
 
 
 def test_cli_takes_a_file_and_names_errors(imagenet, tmp_path, capsys):
-    weights = imagenet[0].parent / "weights.safetensors"
+    weights = imagenet[0].parent / f"{TAG}.safetensors"
     out = tmp_path / "start.pt"
-    assert cli.main(["weights", "yolov8-effb0.yaml", "-o", str(out), "--file", str(weights)]) == 0
+    assert cli.main(["weights", "yolov8-effb0.yaml", "-o", str(out), "--backbone-weights", str(weights)]) == 0
     assert str(weights) in capsys.readouterr().out
     assert out.is_file()
-    assert cli.main(["weights", "yolov8-effb1", "-o", str(out), "--file", str(weights)]) == 2
+    assert cli.main(["weights", "yolov8-effb1", "-o", str(out), "--backbone-weights", str(weights)]) == 2
     assert "is not of this backbone" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 import torchvision
+import yaml
 from backbones import assert_equal, backbone, config_of, expected, features, features_of_file, randomize, reference
 from efficientnet_pytorch import EfficientNet
 from torch import nn
@@ -19,7 +20,10 @@ from ultralytics.nn.tasks import DetectionModel
 
 import yolo_effnet
 from yolo_effnet.nn import timm_models
+from yolo_effnet.nn.timm_backbone import TimmBackbone
 from yolo_effnet.weights import loading, sources
+from yolo_effnet.zoo import architectures as zoo
+from yolo_effnet.zoo import configs
 from yolo_effnet.zoo.table import ARCHITECTURES
 
 # One tag for each pairing of BN eps and pixel statistics, by variant.
@@ -48,7 +52,7 @@ def elsewhere():
 def test_features_are_exactly_those_of_timm(tag, elsewhere, tmp_path):
     classifier = reference(tag, tmp_path / "weights.safetensors")
     model = DetectionModel(config_of(tag), verbose=False).eval()
-    report = yolo_effnet.load_backbone_weights(model, weights=tag, file=tmp_path / "weights.safetensors")
+    report = yolo_effnet.load_backbone_weights(model, tmp_path / "weights.safetensors")
     image = torch.rand(1, 3, 64, 96)
     wanted = expected(classifier, tag, image)
     layers = backbone(model)
@@ -93,9 +97,9 @@ def test_features_of_timm_rows_are_exactly_those_of_timm(tag, tmp_path):
     maps = [m for m in timm_models.feature_maps(name) if m.stride > 4]
     rows = [[0, 1, "Index", [m.channels, m.index]] for m in maps]
     head = [[[1, 2, 3], 1, "Detect", ["nc"]]]
-    config = {"nc": 2, "backbone": [[-1, 1, "TimmBackbone", [name]], *rows], "head": head, "weights": tag}
+    config = {"nc": 2, "backbone": [[-1, 1, "TimmBackbone", [name]], *rows], "head": head, "backbone_weights": tag}
     model = DetectionModel(config, verbose=False).eval()
-    yolo_effnet.load_backbone_weights(model, file=tmp_path / "weights.safetensors")
+    yolo_effnet.load_backbone_weights(model, tmp_path / "weights.safetensors")
     theirs = timm.create_model(name, features_only=True, pretrained=False).eval()
     names = {k.replace(".", "_"): v for k, v in classifier.state_dict().items()}
     theirs.load_state_dict({k: names[k.removeprefix("model.").replace(".", "_")] for k in theirs.state_dict()})
@@ -113,19 +117,19 @@ def test_a_tag_of_another_size_is_refused_before_a_download(monkeypatch):
     monkeypatch.setattr(loading, "download", lambda source: pytest.fail("downloads"))
     model = DetectionModel("yolov8-effb0.yaml", verbose=False)
     with pytest.raises(ValueError, match=r"'tf_efficientnet_b1.ns_jft_in1k' is not of this backbone"):
-        yolo_effnet.load_backbone_weights(model, weights="tf_efficientnet_b1.ns_jft_in1k")
+        yolo_effnet.load_backbone_weights(model, "tf_efficientnet_b1.ns_jft_in1k")
 
 
 def test_weights_of_another_timm_model_are_refused(tmp_path):
     model = DetectionModel(yolo_effnet.model_config("yolov8-mobilenetv2_100"), verbose=False)
     with pytest.raises(ValueError, match=r"'resnet50.a1_in1k' is not a timm tag of mobilenetv2_100; .*_100.ra_in"):
-        yolo_effnet.load_backbone_weights(model, weights="resnet50.a1_in1k")
+        yolo_effnet.load_backbone_weights(model, "resnet50.a1_in1k")
     reference("mobilenetv2_140.ra_in1k", tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"tensor 'conv_stem.weight' is \(48, 3, 3, 3\), expected \(32, 3, 3, 3\)"):
-        yolo_effnet.load_backbone_weights(model, file=tmp_path / "other.pth")
+        yolo_effnet.load_backbone_weights(model, tmp_path / "other.pth")
     model = DetectionModel(yolo_effnet.model_config("yolov8-ghostnet_050"), verbose=False)
     with pytest.raises(ValueError, match=r"'ghostnet_100.in1k' is not a timm tag of ghostnet_050; timm has none of it"):
-        yolo_effnet.load_backbone_weights(model, weights="ghostnet_100.in1k")
+        yolo_effnet.load_backbone_weights(model, "ghostnet_100.in1k")
 
 
 @pytest.mark.parametrize("tag", ["tf_efficientnet_b0", "tf_efficientnet_b0.nonsense", "resnet50.a1_in1k", "", 7])
@@ -169,7 +173,7 @@ def test_files_of_other_libraries_are_exact(library, variant, tmp_path):
     state_dict, maps = library(variant, image)
     torch.save(state_dict, tmp_path / "theirs.pth")
     model = DetectionModel(yolo_effnet.model_config(f"yolov8-eff{variant.replace('_', '')}"), verbose=False).eval()
-    report = yolo_effnet.load_backbone_weights(model, file=tmp_path / "theirs.pth")
+    report = yolo_effnet.load_backbone_weights(model, tmp_path / "theirs.pth")
     assert_equal(features(model, image), maps)
     padding = "symmetric" if library is torchvision_maps else "same"
     assert report.pretraining.padding == model.yaml["padding"] == padding
@@ -178,9 +182,10 @@ def test_files_of_other_libraries_are_exact(library, variant, tmp_path):
     rebuilt.load(model, verbose=False)
     assert_equal(features(rebuilt, image), maps)
     reference(
-        "tf_efficientnetv2_s.in21k_ft_in1k" if variant == "v2_s" else model.yaml["weights"], tmp_path / "timm.pth"
+        "tf_efficientnetv2_s.in21k_ft_in1k" if variant == "v2_s" else f"tf_efficientnet_{variant}.ns_jft_in1k",
+        tmp_path / "timm.pth",
     )
-    yolo_effnet.load_backbone_weights(model, file=tmp_path / "timm.pth")  # nobody chose the padding
+    yolo_effnet.load_backbone_weights(model, tmp_path / "timm.pth")  # nobody chose the padding
     assert model.yaml["padding"] == "same"
 
 
@@ -189,7 +194,7 @@ def test_files_of_libraries_without_their_classifier_are_exact(tmp_path):
     state_dict, maps = torchvision_maps("b0", image)
     torch.save({k: v for k, v in state_dict.items() if not k.startswith("classifier")}, tmp_path / "features.pth")
     model = DetectionModel("yolov8-effb0.yaml", verbose=False).eval()
-    yolo_effnet.load_backbone_weights(model, file=tmp_path / "features.pth")
+    yolo_effnet.load_backbone_weights(model, tmp_path / "features.pth")
     assert_equal(features(model, image), maps)
 
 
@@ -217,7 +222,7 @@ def test_tensors_are_found_in_what_trainings_wrap_around_them(library, tmp_path)
     for name, checkpoint in files.items():
         torch.save(checkpoint, tmp_path / f"{name}.pth")
         model = DetectionModel("yolov8-effb0.yaml", verbose=False)
-        report = yolo_effnet.load_backbone_weights(model, file=tmp_path / f"{name}.pth")
+        report = yolo_effnet.load_backbone_weights(model, tmp_path / f"{name}.pth")
         assert report.pretraining.library == library
         stem = {"timm": "conv_stem", "torchvision": "features.0.0", "EfficientNet-PyTorch": "_conv_stem"}[library]
         torch.testing.assert_close(model.model[0].conv.weight, averaged[f"{stem}.weight"], rtol=2e-3, atol=1e-3)
@@ -232,9 +237,72 @@ def test_a_file_says_which_tag_it_holds(tmp_path):
     for name in ("efficientnet_b0.ra_in1k.pth", "efficientnet_b0_ra-3dd342df.pth", "hub/pytorch_model.bin"):
         torch.save(weights, tmp_path / name)
         model = DetectionModel("yolov8-effb0.yaml", verbose=False)
-        report = yolo_effnet.load_backbone_weights(model, file=tmp_path / name)
-        assert report.pretraining.tag == model.yaml["weights"] == "efficientnet_b0.ra_in1k"
+        report = yolo_effnet.load_backbone_weights(model, tmp_path / name)
+        assert report.pretraining.tag == "efficientnet_b0.ra_in1k"
+        assert model.yaml["backbone_weights"] == str(tmp_path / name)
         assert model.yaml["padding"] == "symmetric"
+
+
+B0_TAG = "efficientnet_b0.ra_in1k"  # pads otherwise than the default
+
+
+@pytest.mark.parametrize("variant", ["effb0", "effb1", "efflite0", "effv2b0", "mobilenetv3_large_100"])
+def test_a_file_that_says_nothing_has_the_default_tag_of_the_built_backbone(variant, tmp_path):
+    """Whatever the YAML, in which the backbone has no name."""
+    tag = ARCHITECTURES[variant].weights
+    torch.save(timm.create_model(tag, pretrained=False).state_dict(), tmp_path / "w.pth")
+    config = {**yolo_effnet.model_config(f"yolov8-{variant}"), "backbone_weights": str(tmp_path / "w.pth")}
+    model = DetectionModel(config, verbose=False)
+    assert yolo_effnet.load_backbone_weights(model).pretraining.tag == tag
+
+
+def test_default_tags_tell_backbones_apart():
+    ours = [a for a in ARCHITECTURES.values() if isinstance(a, zoo.EfficientNet)]
+    assert len({tuple((s.repeats, s.channels, s.se_ratio > 0) for s in a.stages) for a in ours}) == len(ours)
+
+
+def test_a_timm_backbone_outside_the_table_has_timms_default():
+    assert sources.default_tag([TimmBackbone(3, 0, "resnet18")]).startswith("resnet18.")
+    assert sources.default_tag([TimmBackbone(3, 0, "ghostnet_050")]) == ""
+
+
+def test_a_file_of_an_unknown_backbone_is_to_be_named_after_its_tag(tmp_path):
+    torch.save({}, tmp_path / "w.pth")
+    model = DetectionModel(yaml.safe_load(configs.scaled_yaml("", width=0.5)), verbose=False)
+    with pytest.raises(ValueError, match=r"w.pth': .* name the file after its timm tag, such as \S+_in1k\.pth$"):
+        yolo_effnet.load_backbone_weights(model, tmp_path / "w.pth")
+
+
+def test_a_rebuild_loads_the_same(tmp_path):
+    """By the YAML of a model alone, also where a file had its tag from the YAML's key of before."""
+    config = {**yolo_effnet.model_config("yolov8-effb0"), "backbone_weights": B0_TAG}
+    for name in ("w.pth", f"{B0_TAG}.pth"):
+        torch.save(timm.create_model("efficientnet_b0").state_dict(), tmp_path / name)
+        model = DetectionModel(copy.deepcopy(config), verbose=False)
+        report = yolo_effnet.load_backbone_weights(model, str(tmp_path / name))
+        assert (report.pretraining.tag, model.yaml["backbone_weights"]) == (B0_TAG, str(tmp_path / name))
+        rebuilt = DetectionModel(copy.deepcopy(model.yaml), verbose=False)
+        assert str(yolo_effnet.load_backbone_weights(rebuilt)) == str(report)
+        for a, b in zip(backbone(rebuilt).parameters(), backbone(model).parameters(), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_the_keys_of_earlier_versions_load_as_they_did(tmp_path):
+    """`weights_file` beside the YAML, trained as the tag of `weights` says; both stay as they are."""
+    weights = timm.create_model("efficientnet_b0").state_dict()
+    torch.save(weights, tmp_path / "w.pth")
+    config = yolo_effnet.model_config("yolov8-effb0")
+    del config["backbone_weights"]
+    old = {"weights": B0_TAG, "weights_file": "w.pth"}
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump({**config, **old}))
+    model = DetectionModel(tmp_path / "old.yaml", verbose=False)
+    report = yolo_effnet.load_backbone_weights(model)
+    assert (report.pretraining.tag, report.pretraining.padding) == (B0_TAG, "symmetric")
+    assert torch.equal(model.model[0].conv.weight, weights["conv_stem.weight"])
+    assert {key: model.yaml.get(key) for key in (*old, "backbone_weights")} == {**old, "backbone_weights": None}
+    model = DetectionModel({**config, "weights": "tf_efficientnet_b1.ns_jft_in1k"}, verbose=False)
+    with pytest.raises(ValueError, match=r"'tf_efficientnet_b1.ns_jft_in1k' is not of this backbone"):
+        yolo_effnet.load_backbone_weights(model)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 6])
@@ -246,7 +314,7 @@ def test_other_channel_counts_are_adapted_as_in_timm(channels, tmp_path):
     state_dict["conv_stem.weight"] = timm.models.adapt_input_conv(channels, state_dict["conv_stem.weight"])
     adapted.load_state_dict(state_dict)
     model = DetectionModel(config_of(tag), ch=channels, verbose=False).eval()
-    yolo_effnet.load_backbone_weights(model, file=tmp_path / "weights.pth")
+    yolo_effnet.load_backbone_weights(model, tmp_path / "weights.pth")
     image = torch.rand(1, channels, 64, 64)
     with torch.no_grad():
         _, maps = adapted.eval().forward_intermediates((image - 0.449) / 0.226, indices=[2, 3, 4])
@@ -258,6 +326,7 @@ def bad_files(folder: Path) -> dict:
     tag = "tf_efficientnet_b0.ns_jft_in1k"
     good = timm.create_model(tag, pretrained=False).state_dict()
     (folder / "text.pth").write_text("no weights")
+    (folder / "text.txt").write_text("no weights")
     (folder / "cut.safetensors").write_bytes(b"\x10")
     torch.save({"epoch": 3}, folder / "empty.pth")
     torch.save(timm.create_model("tf_efficientnet_b1", pretrained=False).state_dict(), folder / "b1.pth")
@@ -281,6 +350,7 @@ def bad_files(folder: Path) -> dict:
         "pointer.safetensors": "is a pointer of Git LFS",
         "cut.pth": "may be cut off",
         "missing.pth": "does not exist",
+        "text.txt": r"its suffix is none of \.safetensors, \.pth",
         "text.pth": "is not a state dict: .*; expected a state dict of tf_efficientnet_b0.ns_jft_in1k",
         "cut.safetensors": "is not a state dict",
         "empty.pth": "is not a state dict",
@@ -295,7 +365,7 @@ def test_files_that_do_not_fit_change_nothing(tmp_path):
     before = copy.deepcopy(model.state_dict())
     for name, message in bad_files(tmp_path).items():
         with pytest.raises(ValueError, match=message) as error:
-            yolo_effnet.load_backbone_weights(model, file=tmp_path / name)
+            yolo_effnet.load_backbone_weights(model, tmp_path / name)
         assert str(tmp_path / name) in str(error.value)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
@@ -303,20 +373,20 @@ def test_files_that_do_not_fit_change_nothing(tmp_path):
 def test_a_padding_that_the_author_fixed_is_kept(tmp_path):
     model = DetectionModel({**yolo_effnet.model_config("yolov8-effb0"), "padding": "same"}, verbose=False)
     with pytest.raises(ValueError, match=r"padding: symmetric, but the model has padding: same; leave `padding:` in"):
-        yolo_effnet.load_backbone_weights(model, weights="efficientnet_b0.ra_in1k")
+        yolo_effnet.load_backbone_weights(model, "efficientnet_b0.ra_in1k")
     torch.save(torchvision.models.efficientnet_b0().state_dict(), tmp_path / "tv.pth")
     with pytest.raises(ValueError, match=r"weights of torchvision .*padding symmetric.* has padding: same"):
-        yolo_effnet.load_backbone_weights(model, file=tmp_path / "tv.pth")
+        yolo_effnet.load_backbone_weights(model, tmp_path / "tv.pth")
 
 
 def test_models_without_a_backbone_or_tag_are_refused():
     with pytest.raises(ValueError, match="no EfficientNetStem or TimmBackbone"):
-        yolo_effnet.load_backbone_weights(YOLO("yolov8n.yaml"), weights="tf_efficientnet_b0.ns_jft_in1k")
-    model = DetectionModel({**yolo_effnet.model_config("yolov8-effb0"), "weights": None}, verbose=False)
+        yolo_effnet.load_backbone_weights(YOLO("yolov8n.yaml"), "tf_efficientnet_b0.ns_jft_in1k")
+    model = DetectionModel({**yolo_effnet.model_config("yolov8-effb0"), "backbone_weights": None}, verbose=False)
     with pytest.raises(ValueError, match="no weights named"):
         yolo_effnet.load_backbone_weights(model)
     with pytest.raises(ValueError, match="is fused"):
-        yolo_effnet.load_backbone_weights(model.fuse(verbose=False), weights="tf_efficientnet_b0.ns_jft_in1k")
+        yolo_effnet.load_backbone_weights(model.fuse(verbose=False), "tf_efficientnet_b0.ns_jft_in1k")
 
 
 B0 = yolo_effnet.model_config("yolov8-effb0")
@@ -347,7 +417,7 @@ def with_rows(*rows) -> dict:
             r"'MBConv', .* of its YAML is a block alone, and a stage is a row of EfficientNetStage$",
         ),
         (
-            {"scales": {"n": [1.0, 1.0, 1024]}, "weights": "tf_efficientnet_b1.ns_jft_in1k"},
+            {"scales": {"n": [1.0, 1.0, 1024]}, "backbone_weights": "tf_efficientnet_b1.ns_jft_in1k"},
             r"(left over, as \d+ are in all|')$",
         ),
     ],

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from yolo_effnet.checks import check_value, is_number
 
@@ -45,7 +46,7 @@ class Argument:
 
     name: str
     help: str
-    accepts: Callable[[object], bool]
+    accepts: Callable[[Any], bool]
     accepted: str
     default: object = None
     by_start: dict[Start, object] = field(default_factory=dict)
@@ -85,6 +86,8 @@ _DECLARED = (
 ARGUMENTS = {argument.name: argument for argument in _DECLARED}
 RECIPE = tuple(argument for argument in ARGUMENTS.values() if argument.is_of_recipe)
 KEYS = tuple(argument for argument in ARGUMENTS.values() if argument.is_key)
+OLD_WEIGHTS_KEYS = ("weights", "weights_file")  # of model YAMLs of earlier versions: a tag, and a file that goes first
+WEIGHTS_KEYS = ("backbone_weights", *OLD_WEIGHTS_KEYS)
 _lent: set[str] = set()  # names that are in Ultralytics' defaults because we put them there
 
 

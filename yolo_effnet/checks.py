@@ -30,7 +30,6 @@ _ACCEPTED = {
     "dropout": (lambda v: is_number(v) and 0 <= v < 1, "a number from 0 to below 1"),
     "width": (lambda v: is_number(v) and 0.25 <= v <= 5, "a number from 0.25 to 5"),
     "depth": (lambda v: is_number(v) and 0.25 <= v <= 8, "a number from 0.25 to 8"),
-    "phi": (lambda v: is_number(v) and -4 <= v <= 10, "a number from -4 to 10"),
     "padding": (lambda v: v in PADDINGS, " or ".join(PADDINGS)),
 }
 

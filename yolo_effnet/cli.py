@@ -57,41 +57,39 @@ def _list_with_neck(peer: str) -> None:
 
 
 def _list_timm(pattern: str) -> None:
-    import timm
-
     from yolo_effnet.nn.timm_models import STRIDES, feature_maps, fitting_models
+    from yolo_effnet.weights.sources import default_of_timm
 
     print(f"{'TimmBackbone':<44}{'Index of P3, P4, P5':<34}default weights")
     for name in fitting_models(pattern):
         maps = {m.stride: f"[{m.channels}, {m.index}]" for m in feature_maps(name)}
-        config = timm.get_pretrained_cfg(name)
-        weights = f"{name}.{config.tag}" if config and config.has_weights and config.tag else "none"
+        weights = default_of_timm(name) or "none"
         print(f"{name:<44}{' '.join(maps[stride] for stride in STRIDES):<34}{weights}", flush=True)
 
 
 def _yaml(args) -> None:
     """Print the YAML of one model, or of one of a scale of one's own."""
-    own = (args.width, args.depth, args.phi)
-    if args.name and (own != (None, None, None) or args.task):
+    own = {name: value for name in ("width", "depth") if (value := getattr(args, name)) is not None}
+    if args.name and (own or args.task):
         raise ValueError(f"give either a name or a scale and a task, got '{args.name}' and more")
     if args.name:
         print(configs.model_yaml(args.name), end="")
-    elif own == (None, None, None):
-        raise ValueError("give the name of a model of `yolo-effnet list`, or --width and --depth, or --phi")
+    elif not own:
+        raise ValueError("give the name of a model of `yolo-effnet list`, or --width and --depth")
     else:
-        print(configs.scaled_yaml(_SUFFIXES[args.task or "detect"], *own), end="")
+        print(configs.scaled_yaml(_SUFFIXES[args.task or "detect"], **own), end="")
 
 
 def _weights(args) -> None:
     """Write a checkpoint of one model with ImageNet weights in its backbone."""
     from ultralytics import YOLO
 
-    from yolo_effnet.weights.checkpoints import check_output, save_checkpoint
+    from yolo_effnet.checkpoints import check_output, save_checkpoint
 
     kind = names.find_model(args.name)  # an unknown name is told before anything is loaded
-    check_output(args.output, args.file)
+    check_output(args.output, args.backbone_weights)
     model = YOLO(f"{kind.name}.yaml")
-    print(yolo_effnet.load_backbone_weights(model, weights=args.weights, file=args.file))
+    print(yolo_effnet.load_backbone_weights(model, args.backbone_weights))
     train_args = {"task": model.task}
     if kind.task == names.CLASSIFICATION:  # predicts at the size of the weights, in multiples of the stride
         train_args["imgsz"] = -(-kind.architecture.train_size // 32) * 32
@@ -172,13 +170,11 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("name", nargs="?", metavar="NAME", help="a model of `yolo-effnet list`, such as yolov8-effb0")
     command.add_argument("--width", type=float, help="in place of a name: channels relative to B0, 0.25 to 5")
     command.add_argument("--depth", type=float, help="in place of a name: blocks relative to B0, 0.25 to 8")
-    command.add_argument("--phi", type=float, help="in place of both: the paper's compound coefficient, -4 to 10")
     command.add_argument("--task", choices=_SUFFIXES, help="what a model of one's own scale is for (default: detect)")
     command = _command(commands, "weights", _weights, "write a checkpoint of a model with ImageNet weights inside")
     command.add_argument("name", metavar="NAME", help="a model of `yolo-effnet list`, such as yolov8-effb0")
     command.add_argument("-o", "--output", required=True, metavar="FILE.pt", help="the checkpoint to write")
-    command.add_argument("--weights", metavar="TAG", help="full timm tag (default: that of the model)")
-    command.add_argument("--file", help="state dict in .safetensors or .pth that stands in for the download")
+    command.add_argument("--backbone-weights", metavar="TAG_OR_FILE", help="timm tag or file (default: of the model)")
     command = _command(commands, "graft", _graft, "change the backbone of a trained detector, and keep neck and head")
     command.add_argument("donor", metavar="DONOR.pt", help="a trained detector, such as yolov8n.pt or a best.pt")
     command.add_argument("backbone", metavar="BACKBONE", help="a model of `yolo-effnet list`, a YAML, or a trained .pt")
@@ -193,8 +189,7 @@ def main(argv: list[str] | None = None) -> int:
         help="gradient steps that bring the inputs of the head to the donor's (default: 0; 300 are worth it)",
     )  # fmt: skip
     command.add_argument("--activation", metavar="NAME", help="of neck and head, relu6 or relu (default: the donor's)")
-    command.add_argument("--weights", metavar="TAG", help="full timm tag of the backbone's weights")
-    command.add_argument("--weights-file", metavar="FILE", help="file of the backbone's weights")
+    command.add_argument("--backbone-weights", metavar="TAG_OR_FILE", help="timm tag or file (default: of its YAML)")
     command.add_argument("--allow-random", action="store_true", help="go on where the backbone has no weights")
     command.add_argument("--seed", type=int, default=0, help="of random weights and --match (default: 0)")
     command.add_argument("--device", default="cpu", help="cpu, mps, or cuda:0 (default: cpu)")

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import field, make_dataclass, replace
+from typing import Any
 
 from yolo_effnet.arguments import FEW_UPDATES, RECIPE
 
@@ -11,7 +12,7 @@ SMALLEST_NBS = 16  # pictures to an update of the weights, to which `min_updates
 SURE = 0.3  # confidence of a graft's donor in pictures of what it knows (docs/results.md)
 KEEPING = 0.25  # learning rate, relative to Ultralytics', with which a small training keeps what was known
 SMALL_BATCH = 2  # pictures per device, up to which `freeze_bn=auto` fixes statistics, at no loss (docs/results.md)
-_Values = make_dataclass("_Values", [(a.name, object, field(default=a.default)) for a in RECIPE], frozen=True)
+_Values: Any = make_dataclass("_Values", [(a.name, object, field(default=a.default)) for a in RECIPE], frozen=True)
 
 
 class Recipe(_Values):

@@ -9,7 +9,9 @@ EVENTS = (
     "ultralytics.utils", "ultralytics.cfg", MODELS, "ultralytics.engine.trainer", "ultralytics.engine.exporter",
 )  # fmt: skip
 OPT_OUT = "YOLO_EFFNET_AUTOLOAD"
-_BUILT_ON_MODELS = tuple(f"yolo_effnet.{room}" for room in ("nn", "weights", "grafting", "host", "tools"))
+_BUILT_ON_MODELS = tuple(
+    f"yolo_effnet.{part}" for part in ("nn", "weights", "checkpoints", "grafting", "host", "tools")
+)
 _failed = False  # whether a registration did
 autoloaded = False  # whether this interpreter's start-up installed the hook, for `yolo-effnet info`
 

@@ -11,7 +11,7 @@ from yolo_effnet.grafting.anatomy import Anatomy, anatomy
 from yolo_effnet.grafting.donor import Donor, load
 from yolo_effnet.nn.backbone import backbone_rows
 from yolo_effnet.nn.origin import RANDOM, note, origin
-from yolo_effnet.weights.loading import load_backbone_weights
+from yolo_effnet.weights.loading import load_backbone_weights, named_by
 from yolo_effnet.weights.sources import WeightsUnavailableError
 from yolo_effnet.zoo import configs, names
 
@@ -86,21 +86,20 @@ def load_backbone(source, donor: Donor) -> Backbone:
     return Backbone(name, config, model, anatomy(model, f"backbone '{name}'"), False)
 
 
-def fill(model: nn.Module, backbone: Backbone, weights: str | None, file, allow_random: bool) -> str:
+def fill(model: nn.Module, backbone: Backbone, backbone_weights: str | Path | None, allow_random: bool) -> str:
     """Give the backbone of a grafted model its weights and return what they are, for a log.
 
     Args:
         model (nn.Module): The grafted model.
         backbone (Backbone): Where its rows come from.
-        weights (str | None): Full timm tag; by default that of the YAML.
-        file (str | Path | None): State dict that stands in for the download.
+        backbone_weights (str | Path | None): Full timm tag or file; by default that of the YAML.
         allow_random (bool): Whether to go on without weights.
 
     Raises:
         ValueError: If there are none, or they do not fit.
         WeightsUnavailableError: If they cannot be had, a RuntimeError.
     """
-    if backbone.trained and not (weights or file):
+    if backbone.trained and not backbone_weights:
         theirs, ours = (m.yaml.get("channels", 3) for m in (backbone.model, model))
         if theirs != ours:
             raise ValueError(
@@ -115,9 +114,9 @@ def fill(model: nn.Module, backbone: Backbone, weights: str | None, file, allow_
     if not backbone_rows(model):
         raise ValueError(f"'{backbone.name}' has no backbone of yolo_effnet, and its weights are random")
     try:
-        if not (weights or file or model.yaml.get("weights") or model.yaml.get("weights_file")):
+        if not (backbone_weights or named_by(model.yaml)):
             raise WeightsUnavailableError("of " + backbone.name, "its YAML names none")
-        return str(load_backbone_weights(model, weights=weights, file=file))
+        return str(load_backbone_weights(model, backbone_weights))
     except WeightsUnavailableError as error:
         if not allow_random:
             raise

@@ -9,9 +9,9 @@ from torch import nn
 from ultralytics.engine.model import Model
 from ultralytics.nn.modules import Conv
 
+from yolo_effnet.checkpoints import open_checkpoint
 from yolo_effnet.grafting.anatomy import Anatomy, anatomy
 from yolo_effnet.nn.neck import SeparableConv
-from yolo_effnet.weights.checkpoints import open_checkpoint
 from yolo_effnet.zoo import names
 from yolo_effnet.zoo.rows import neck_widths
 

@@ -12,6 +12,7 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.checks import check_imgsz
 from ultralytics.utils.torch_utils import get_flops, get_num_params
 
+from yolo_effnet.checkpoints import check_output, save_checkpoint
 from yolo_effnet.checks import why
 from yolo_effnet.grafting.anatomy import Anatomy, anatomy
 from yolo_effnet.grafting.backbone import Backbone, fill, load_backbone
@@ -25,7 +26,6 @@ from yolo_effnet.grafting.solve import solve
 from yolo_effnet.nn.backbone import backbone_rows
 from yolo_effnet.nn.origin import DONOR, note
 from yolo_effnet.nn.settings import set_activation
-from yolo_effnet.weights.checkpoints import check_output, save_checkpoint
 
 
 def _keep_class_branches(head: nn.Module, theirs: nn.Module) -> None:
@@ -123,8 +123,7 @@ def graft(
     imgsz: int = 640,
     match: int = 0,
     activation: str | None = None,
-    weights: str | None = None,
-    weights_file: str | Path | None = None,
+    backbone_weights: str | Path | None = None,
     allow_random: bool = False,
     seed: int = 0,
     device: str | int | torch.device = "cpu",
@@ -150,8 +149,8 @@ def graft(
         match (int): Gradient steps of 8 pictures that follow, which bring the inputs of the head to the donor's.
         activation (str | None): Activation that neck and head get in place of the donor's, `relu6` or `relu`, for
             devices that compute it faster; needs `match`, which then teaches the head too.
-        weights (str | None): Full timm tag of the backbone's weights; by default that of its YAML.
-        weights_file (str | Path | None): State dict that stands in for their download.
+        backbone_weights (str | Path | None): Full timm tag, or file, of the backbone's weights; by default what its
+            YAML names.
         allow_random (bool): Whether to go on with a random backbone where there are no weights.
         seed (int): Of random weights, and of the pictures of `match`.
         device (str | int | torch.device): Where to compute: `cpu`, `mps`, `cuda:0`, or the number of a GPU.
@@ -184,7 +183,7 @@ def graft(
         model, parts, seams = _build(giver, taker, activation)
     files = find(images, number)
     _tell_cost(giver, model)
-    LOGGER.info(f"Backbone of {taker.name}: {fill(model, taker, weights, weights_file, allow_random)}")
+    LOGGER.info(f"Backbone of {taker.name}: {fill(model, taker, backbone_weights, allow_random)}")
     LOGGER.info(
         f"Neck and head of {giver.name}, whose licence holds for the result too: AGPL-3.0 for weights of Ultralytics"
     )

@@ -11,7 +11,7 @@ from yolo_effnet.grafting.donor import Donor
 
 _SILU = "torch.nn.SiLU()"
 ACTIVATIONS = {"relu6": "torch.nn.ReLU6()", "relu": "torch.nn.ReLU()"}  # that small devices compute in int8
-_OF_BACKBONE = ("drop_path", "padding", "weights", "weights_file", *(a.name for a in arguments.RECIPE))
+_OF_BACKBONE = ("drop_path", "padding", *arguments.OLD_WEIGHTS_KEYS, *(a.name for a in arguments.KEYS))
 _OF_DONOR = ("activation", "reg_max", "end2end", "kpt_shape")
 
 

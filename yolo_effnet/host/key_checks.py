@@ -6,13 +6,16 @@ import difflib
 from torch import nn
 
 from yolo_effnet import arguments
-from yolo_effnet.checks import check_values
+from yolo_effnet.checks import check_value, check_values
 
 OURS = (
-    "weights", "weights_file", "padding", "drop_path", "activation", "backbone_activation", "graft",
-    *(argument.name for argument in arguments.RECIPE),
+    "padding", "drop_path", "activation", "backbone_activation", "graft", *arguments.OLD_WEIGHTS_KEYS,
+    *(argument.name for argument in arguments.KEYS),
 )  # fmt: skip
-_ALIASES = {"act": "activation", "drop_path_rate": "drop_path", "pretrained": "weights", "pad": "padding"}
+_ALIASES = {
+    "act": "activation", "drop_path_rate": "drop_path", "pad": "padding",
+    **dict.fromkeys(("pretrained", *arguments.OLD_WEIGHTS_KEYS), "backbone_weights"),
+}  # fmt: skip
 # What else a model YAML of Ultralytics has, some of which differ from a key of ours by a letter or two.
 _ULTRALYTICS = (
     "nc", "names", "ch", "channels", "scale", "scales", "depth_multiple", "width_multiple", "kpt_shape", "flip_idx",
@@ -29,7 +32,7 @@ def misspelt_keys(d: dict) -> dict[str, str]:
         plain = key.lower().replace("-", "_")
         close = difflib.get_close_matches(plain, OURS, n=1, cutoff=0.75)
         if plain in _ALIASES or close:
-            meant[key] = _ALIASES.get(plain) or close[0]
+            meant[key] = _ALIASES.get(plain) or _ALIASES.get(close[0], close[0])
     return meant
 
 
@@ -109,11 +112,9 @@ def check_keys(d: dict, namespace: dict) -> None:
     backbone_activation(d, namespace)
     if not isinstance(d.get("graft"), (dict, type(None))):
         raise ValueError(f"model YAML: `graft:` is written by `yolo-effnet graft`, a record, got {d['graft']!r}")
-    for key in ("weights", "weights_file"):
-        if not isinstance(d.get(key), (str, type(None))):
-            what = "a timm tag" if key == "weights" else "the path of a file"
-            raise ValueError(f"model YAML: `{key}:` must be {what} or empty, got {d[key]!r}")
-    for argument in arguments.RECIPE:
+    for key in arguments.OLD_WEIGHTS_KEYS:
+        check_value(key, d.get(key), lambda v: isinstance(v, (str, type(None))), "a timm tag or a file")
+    for argument in arguments.KEYS:
         if d.get(argument.name) is not None:
             argument.check(d[argument.name])
     padding = "same" if d.get("padding") is None else d["padding"]

@@ -11,12 +11,12 @@ from ultralytics.nn.tasks import ClassificationModel
 from ultralytics.utils import LOGGER, RANK, torch_utils
 from ultralytics.utils.checks import check_imgsz
 
-from yolo_effnet.arguments import Start
+from yolo_effnet.arguments import ARGUMENTS, WEIGHTS_KEYS, Start
 from yolo_effnet.host import schedule
 from yolo_effnet.nn.backbone import backbone_rows
 from yolo_effnet.nn.origin import IMAGENET, RANDOM, TRAINED, note, noting_load, origin, random_tensors
 from yolo_effnet.nn.settings import draw_again
-from yolo_effnet.weights.loading import backbone_of, follow, load_backbone_weights, named
+from yolo_effnet.weights.loading import adopt_padding, backbone_of, load_backbone_weights, named_by
 from yolo_effnet.weights.sources import WeightsUnavailableError
 
 
@@ -60,8 +60,8 @@ def _load(trainer, model: nn.Module, weights: str | None) -> bool:
     loaded = [None]
     if RANK in (-1, 0):
         try:
-            LOGGER.info(str(load_backbone_weights(model, **(named(weights) if weights else {}))))
-            loaded = [{key: model.yaml.get(key) for key in ("weights", "weights_file", "padding")}]
+            LOGGER.info(str(load_backbone_weights(model, weights)))
+            loaded = [{key: model.yaml[key] for key in (*WEIGHTS_KEYS, "padding") if key in model.yaml}]
         except WeightsUnavailableError as error:
             LOGGER.warning(f"The backbone starts from random weights: {error}")
             text = f"The backbone started from random weights: {error}"
@@ -71,7 +71,7 @@ def _load(trainer, model: nn.Module, weights: str | None) -> bool:
         layers = backbone_of(model)
         if loaded[0]:
             model.yaml.update(loaded[0])
-            follow(model, layers[0].padding if RANK in (-1, 0) else loaded[0]["padding"] or layers[0].padding)
+            adopt_padding(model, loaded[0].get("padding") or layers[0].padding)
         for tensor in nn.ModuleList(layers).state_dict().values():
             torch.distributed.broadcast(tensor, 0)
         if loaded[0]:
@@ -106,12 +106,11 @@ def _graft(trainer) -> bool:
         giver = load_donor(donor)
         if (task := giver.mode) != args.task:
             raise ValueError(f"graft={donor} is a model to {task}, not to {args.task}: yolo {task} train ..")
-        weights = named(args.backbone_weights) if getattr(args, "backbone_weights", None) else {}
         size = check_imgsz(args.imgsz, stride=1, max_dim=1)  # one side, which is rounded for the donor
         file.parent.mkdir(parents=True, exist_ok=True)
         graft(
             giver.model, args.model, trainer.data["train"], file, imgsz=size, seed=args.seed, device=trainer.device,
-            weights=weights.get("weights"), weights_file=weights.get("file"),
+            backbone_weights=getattr(args, "backbone_weights", None),
         )  # fmt: skip
     if schedule.world_size() > 1:
         torch.distributed.barrier()
@@ -163,8 +162,8 @@ def _checked_weights(args, model: nn.Module, rows: list[nn.Module]) -> str | Non
         ValueError: If it is no text, contradicts another argument or has no backbone to act on.
     """
     weights = getattr(args, "backbone_weights", None)
-    if weights is not None and not (isinstance(weights, str) and weights):
-        raise ValueError(f"backbone_weights must be a timm tag or a file, got {weights!r}")
+    if weights is not None:
+        ARGUMENTS["backbone_weights"].check(weights)
     if weights and not rows:
         raise ValueError(f"backbone_weights={weights}: {type(model).__name__} has no backbone of yolo_effnet")
     if weights and args.pretrained is False:
@@ -175,7 +174,7 @@ def _checked_weights(args, model: nn.Module, rows: list[nn.Module]) -> str | Non
 def _load_weights(trainer, model: nn.Module, weights: str | None) -> None:
     """Load the weights that an argument names, or those of the YAML into a random backbone, and say what is random."""
     rows, config = backbone_rows(model), getattr(model, "yaml", None) or {}
-    by_yaml = trainer.args.pretrained is not False and (config.get("weights") or config.get("weights_file"))
+    by_yaml = trainer.args.pretrained is not False and named_by(config)
     if weights or (by_yaml and origin(model).backbone == RANDOM):
         _load(trainer, model, weights)
         return

@@ -27,17 +27,20 @@ def _per_channel(statistic: float | Sequence[float], channels: int, name: str, o
     return torch.tensor(values).view(1, channels, 1, 1)
 
 
-class BackboneRow:
+class BackboneRow(nn.Module):
     """Mixin of the rows of a backbone, which count what state dicts bring them (see `origin.py`).
 
     Attributes:
         random (int | None): How many tensors the state dicts that were loaded left at their random initial values;
             None as long as none was loaded.
         frozen (bool): Whether the row computes without gradients, for as long as a training says so.
+        origin (tuple[str, str]): Of the first row: where the weights of backbone and rest of the model come from, as
+            `origin.py` has it.
     """
 
     random: int | None = None
     frozen: bool = False
+    origin: tuple[str, ...]
 
     def __call__(self, *args, **kwargs):
         """Call the row, without gradients where it is frozen."""
@@ -79,9 +82,12 @@ class PixelNormalization(BackboneRow):
     Attributes:
         mean (torch.Tensor): Pixel mean, `(1, c1, 1, 1)`, in units of [0, 1] pixels.
         std (torch.Tensor): Pixel standard deviation, `(1, c1, 1, 1)`, likewise.
-        origin (tuple[str, str]): Where the weights of backbone and rest of the model come from, as `origin.py` has it.
         follows_weights (bool): Whether weights that are loaded set the padding, which nobody has chosen.
     """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+    follows_weights: bool
 
     def _register_statistics(self, c1: int, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
         owner = type(self).__name__
@@ -111,7 +117,7 @@ def backbone_rows(model: nn.Module) -> list[BackboneRow]:
     return rows if rows and isinstance(rows[0], PixelNormalization) else []
 
 
-def image_convolution(row: nn.Module) -> tuple[str, torch.Tensor]:
+def image_convolution(row: PixelNormalization) -> tuple[str, torch.Tensor]:
     """Return name and weights of the convolution of the image in the first row of a backbone."""
     channels = row.mean.shape[1]
     return next((name, p) for name, p in row.named_parameters() if p.ndim == 4 and p.shape[1] == channels)

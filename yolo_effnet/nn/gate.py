@@ -12,9 +12,9 @@ from torch.nn.modules import module as hooks
 
 VARIABLE = "YOLO_EFFNET_FAST"
 _OFF, _ON, _CUDA = "off", "on", "cuda"
-_WORDS = {"0": _OFF, "false": _OFF, "no": _OFF, "off": _OFF, "cuda": _CUDA}
+_NO = ("0", "false", "no", "off")
 # What calls of `fast_paths` set for the process, newest last, and what the innermost `with` block does in its context.
-_settings = [types.SimpleNamespace(mode=_WORDS.get(os.environ.get(VARIABLE, "").strip().lower(), _ON))]
+_settings = [types.SimpleNamespace(mode=_OFF if os.environ.get(VARIABLE, "").strip().lower() in _NO else _ON)]
 _block = contextvars.ContextVar("fast_paths", default=None)
 _lock = threading.Lock()
 _MOST = 64  # settings that are kept: an older one cannot be in force again
@@ -28,22 +28,22 @@ class fast_paths:
     """Turn the faster ways of all blocks on or off: for good in the process, or in a `with` block of one thread.
 
     They compute what the plain layers do. Turn them off to compare, or to look for a fault. The environment variable
-    `YOLO_EFFNET_FAST=0` does the same for a process and those that it starts; `YOLO_EFFNET_FAST=cuda` is `cuda=True`.
+    `YOLO_EFFNET_FAST=0` does the same for a process and those that it starts.
 
     Args:
         enabled (bool): Whether they may run.
         cuda (bool): Whether those of training run on a GPU too, where they save memory and cost speed.
     """
 
-    def __init__(self, enabled: bool = True, cuda: bool = False):
+    def __init__(self, enabled: bool = True, cuda: bool = False) -> None:
         """Set the mode of the process, which lasts until the next call, or becomes that of a `with` block."""
         self.mode = (_CUDA if cuda else _ON) if enabled else _OFF
-        self.before = []
+        self.before: list[fast_paths | None] = []
         with _lock:
             _settings.append(self)
             del _settings[:-_MOST]
 
-    def __enter__(self):
+    def __enter__(self) -> "fast_paths":
         """Set the mode of this thread, or task, and no longer that of the process; return itself."""
         with _lock:
             if self in _settings[1:]:
@@ -52,7 +52,7 @@ class fast_paths:
         _block.set(self)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         """Set the mode of before."""
         _block.set(self.before.pop())
 

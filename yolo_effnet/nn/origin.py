@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import nn
 
 from yolo_effnet.arguments import Start
-from yolo_effnet.nn.backbone import BackboneRow, backbone_rows, image_convolution
+from yolo_effnet.nn.backbone import BackboneRow, PixelNormalization, backbone_rows, image_convolution
 
 # Words and not an Enum, since checkpoints hold them.
 RANDOM, IMAGENET, TRAINED, DONOR = "random", "imagenet", "trained", "donor"
@@ -124,6 +124,8 @@ def _carry_channels(row: BackboneRow, source: BackboneRow) -> None:
 
     For one channel the filters are summed, for others they are repeated at a share of their size, as timm does.
     """
+    if not isinstance(row, PixelNormalization) or not isinstance(source, PixelNormalization):
+        return
     here, there = row.mean.shape[1], source.mean.shape[1]
     if here == there:
         return

@@ -80,7 +80,7 @@ def feature_maps(name: str) -> tuple[FeatureMap, ...]:
 
     architecture, _, tag = str(name).partition(".")
     if tag and timm.is_model(architecture):
-        raise ValueError(f"write '{architecture}' in the row, and the timm tag '{name}' under `weights:`")
+        raise ValueError(f"write '{architecture}' in the row, and the timm tag '{name}' under `backbone_weights:`")
     if not timm.is_model(str(name)):
         close = difflib.get_close_matches(architecture, timm.list_models(), n=3)
         hint = f"did you mean {', '.join(close)}? " if close else ""

@@ -6,8 +6,8 @@ from pathlib import Path
 from ultralytics import YOLO
 from ultralytics.data.utils import check_cls_dataset, check_det_dataset
 
+from yolo_effnet.checkpoints import open_checkpoint
 from yolo_effnet.checks import why
-from yolo_effnet.weights.checkpoints import open_checkpoint
 
 _YAML = (".yaml", ".yml")
 

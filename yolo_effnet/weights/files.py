@@ -33,7 +33,7 @@ def tag_of_file(file: Path, backbone: str | None = None) -> str | None:
     if file.stem in tags:
         return file.stem
     for tag in tags:
-        url = timm.get_pretrained_cfg(tag).url
+        url = getattr(timm.get_pretrained_cfg(tag), "url", None)
         if url and url.rpartition("/")[2] == file.name:
             return tag
     try:
@@ -60,7 +60,7 @@ def _looks_like(file: Path) -> str:
         if any(b"torch.nn.modules" in content for content in pickles):
             return "it holds a whole module, which unpickling would run: save its state_dict() instead"
     if file.suffix not in SUFFIXES:
-        return f"of {', '.join(SUFFIXES)} it is none"
+        return f"its suffix is none of {', '.join(SUFFIXES)}"
     return "it may be cut off, or hold more than tensors: save the state_dict() of the model alone"
 
 

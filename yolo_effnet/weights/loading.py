@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -17,7 +18,10 @@ from yolo_effnet.nn.stages import Classifier, EfficientNetStage, EfficientNetSte
 from yolo_effnet.nn.timm_backbone import TimmBackbone
 from yolo_effnet.weights.files import is_file_name, read_state_dict, tag_of_file
 from yolo_effnet.weights.naming import Naming, Timm
-from yolo_effnet.weights.sources import Pretraining, download, on_disk, pretraining
+from yolo_effnet.weights.sources import Pretraining, default_tag, download, on_disk, pretraining
+
+if TYPE_CHECKING:
+    from ultralytics import YOLO
 
 _UNMATCHED = ("num_batches_tracked", "mean", "std")  # tensors without a counterpart, or of no consequence
 
@@ -47,7 +51,7 @@ class LoadReport:
         return f"ImageNet weights {self.pretraining} from {self.source}: {self.tensors}/{self.tensors} backbone tensors"
 
 
-def backbone_of(model: nn.Module) -> list[nn.Module]:
+def backbone_of(model: nn.Module) -> list[Any]:
     """Return the stem, the stages and the classifier, if it has one, of a model in order, or its `TimmBackbone`."""
     kinds = (EfficientNetStem, EfficientNetStage, Classifier, TimmBackbone)
     layers = [m for m in model.modules() if isinstance(m, kinds)]
@@ -90,7 +94,7 @@ def _remedy(config: dict) -> str:
 
 
 def _convert(
-    state_dict: dict, naming: Naming, layers: list[nn.Module], source: Pretraining, origin: str, config: dict
+    state_dict: dict, naming: Naming, layers: list[Any], source: Pretraining, origin: str, config: dict
 ) -> dict[str, torch.Tensor]:
     """Return `state_dict` under the names of `layers`, exact in eval mode for their BatchNorm eps and channels.
 
@@ -149,11 +153,14 @@ def _convert(
     return converted
 
 
-def _find(file: str | Path, config: dict) -> Path:
-    """Return the path of a file, relative to the working directory or to the YAML that names it."""
-    path = Path(file).expanduser()
+def _file(name: str | Path | None, config: dict) -> Path | None:
+    """Return the path of a file, relative to the working directory or to the YAML; None for a tag."""
+    if not isinstance(name, (str, Path)):
+        return None
+    path = Path(name).expanduser()
     beside = Path(config.get("yaml_file") or "").parent / path
-    return beside if not path.is_file() and beside.is_file() else path
+    found = next((p for p in (path, beside) if p.is_file()), None)
+    return found or (path if isinstance(name, Path) or is_file_name(name) else None)
 
 
 def _imagenet_names() -> dict[int, str]:
@@ -162,47 +169,45 @@ def _imagenet_names() -> dict[int, str]:
     return yaml.safe_load(file.read_text(encoding="utf-8"))["names"]
 
 
-def named(weights: str) -> dict[str, str]:
-    """Return an argument that names weights by a tag or a file as the arguments of `load_backbone_weights`."""
-    return {"file": weights} if is_file_name(weights) else {"weights": weights}
+def named_by(config: dict) -> str | Path | None:
+    """Return the tag or file that a model YAML names, by `backbone_weights` or a key of earlier versions."""
+    file = config.get("weights_file")
+    return config.get("backbone_weights") or (Path(file) if file else config.get("weights"))
 
 
-def _resolve(
-    layers: list[nn.Module], config: dict, weights: str | None, file: str | Path | None
-) -> tuple[Pretraining, Path | None]:
-    """Return what is to be loaded, and the file that was named for it.
+def _tag(path: Path, layers: list[Any], config: dict) -> str:
+    """Return the tag of the weights in a file: by its name, else that of the YAML, else that of the architecture.
 
     Raises:
-        ValueError: If no weights are named, or they are not of this backbone.
+        ValueError: If there is none.
     """
-    if not (file or weights) and config.get("weights_file"):
-        file = config["weights_file"]
-    path = _find(file, config) if file else None
-    backbone = getattr(layers[0], "name", None)
-    tag = weights or (path and tag_of_file(path, backbone)) or config.get("weights")
+    said = [config.get(key) for key in ("backbone_weights", "weights")]
+    tags = (name for name in said if name and not _file(name, config))
+    tag = tag_of_file(path, getattr(layers[0], "name", None)) or next(tags, None) or default_tag(layers)
     if not tag:
         raise ValueError(
-            "no weights named: give a timm tag, here or with `weights:` in the model YAML; a file needs one too, which "
-            "tells the architecture and, in a file of timm's, how it was trained"
+            f"weights file '{path}': nothing tells how its weights were trained; name the file after its timm tag, "
+            f"such as efficientnet_b0.ra_in1k{path.suffix}"
         )
-    return pretraining(tag, backbone), path
+    return tag
 
 
-def load_backbone_weights(model, weights: str | None = None, file: str | Path | None = None) -> LoadReport:
+def load_backbone_weights(model: "YOLO | nn.Module", backbone_weights: str | Path | None = None) -> LoadReport:
     """Load ImageNet weights into the backbone of a model; its features are then exactly those of their library.
 
     In a classification model that includes the head, and with 1000 classes its last layer and their names. Where the
-    YAML leaves `padding:` empty, the model takes the padding of the weights, and its `yaml` says so from then on.
+    YAML leaves `padding:` empty, the model takes the padding of the weights. Its `yaml` says what was loaded, so that
+    a model that is built from it starts from the same.
 
     Args:
         model (YOLO | torch.nn.Module): A YOLO object, or a module that holds the backbone, with three or any other
             number of input channels. Training from a model's YAML rebuilds the model and loses what was loaded by
             hand: save it first and train from the file, or name weights as an argument of the training.
-        weights (str | None): Full timm tag of that architecture; by default the one that the file says it is, or that
-            of the model's YAML.
-        file (str | Path | None): State dict in `.safetensors`, `.pth` or `.pt` that stands in for the download, with
-            the names of timm, torchvision or EfficientNet-PyTorch, of the whole classifier or its features. In a file
-            of timm's, BN eps, pixel statistics and padding are those of the tag.
+        backbone_weights (str | Path | None): A full timm tag of that architecture, or a file that stands in for the
+            download; by default what the model's YAML names. A file is a state dict in `.safetensors`, `.pth` or
+            `.pt`, with the names of timm, torchvision or EfficientNet-PyTorch, of the whole classifier or its features.
+            In a file of timm's, BN eps, pixel statistics and padding are those of its tag: that of its name or of the
+            `config.json` beside it, else that of the YAML, else the default of the architecture.
 
     Returns:
         (LoadReport): What was loaded, and from where.
@@ -211,10 +216,14 @@ def load_backbone_weights(model, weights: str | None = None, file: str | Path | 
         ValueError: If tag or file do not fit the backbone, or the padding that its YAML fixes; nothing is loaded then.
         WeightsUnavailableError: If the weights are neither on disk nor to be downloaded, a RuntimeError.
     """
-    module = model if isinstance(model, nn.Module) and not hasattr(model, "ckpt") else model.model
+    module: Any = model if isinstance(model, nn.Module) and not hasattr(model, "ckpt") else model.model
     layers = backbone_of(module)
     config = getattr(module, "yaml", {})
-    source, path = _resolve(layers, config, weights, file)
+    name = backbone_weights or named_by(config)
+    if not name:
+        raise ValueError("no weights named: give backbone_weights, a timm tag or a file, here or in the model YAML")
+    path = _file(name, config)
+    source = pretraining(_tag(path, layers, config) if path else str(name), getattr(layers[0], "name", None))
     if path:
         origin = f"weights file '{path}'"
         state_dict, naming = read_state_dict(path, source)
@@ -231,15 +240,17 @@ def load_backbone_weights(model, weights: str | None = None, file: str | Path | 
     unnamed = {i: str(i) for i in range(1000)}  # not those of a data set that happens to have a thousand
     if getattr(module, "names", None) == unnamed and any(k.endswith("linear.bias") for k in converted):
         module.names = _imagenet_names()
-    follow(module, source.padding)
+    adopt_padding(module, source.padding)
     layers[0].set_statistics(source.mean, source.std)
     note(module, backbone=IMAGENET)
-    if config:
-        config["weights"], config["weights_file"] = source.tag, str(path) if path else None
+    if backbone_weights or "backbone_weights" in config:  # a YAML of earlier versions says it already
+        config["backbone_weights"] = str(path or source.tag)
+        if path and _tag(path, layers, config) != source.tag:
+            config["weights"] = source.tag
     return LoadReport(source, origin, len(converted))
 
 
-def _check_padding(layers: list[nn.Module], source: Pretraining, origin: str) -> None:
+def _check_padding(layers: list[Any], source: Pretraining, origin: str) -> None:
     """Check that the padding that weights were trained with is that of the model, or may become it.
 
     Raises:
@@ -252,11 +263,10 @@ def _check_padding(layers: list[nn.Module], source: Pretraining, origin: str) ->
         )
 
 
-def follow(module: nn.Module, padding: str) -> None:
+def adopt_padding(module: nn.Module, padding: str) -> None:
     """Give a model, and its `yaml`, the padding that its weights were trained with."""
     layers = backbone_of(module)
     if layers[0].follows_weights:
         set_padding(nn.ModuleList(layers), padding)
         layers[0].follows_weights = True  # of further weights
-        if hasattr(module, "yaml"):
-            module.yaml["padding"] = padding
+        getattr(module, "yaml", {})["padding"] = padding

@@ -4,11 +4,12 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
 from yolo_effnet.nn.backbone import IMAGENET_MEAN, IMAGENET_STD
-from yolo_effnet.nn.blocks import FusedMBConv, MBConv
+from yolo_effnet.nn.blocks import FusedMBConv
 from yolo_effnet.nn.stages import Classifier
 from yolo_effnet.nn.timm_backbone import TimmBackbone
 from yolo_effnet.weights.sources import Pretraining
@@ -41,7 +42,7 @@ class Naming(ABC):
         """Return what the names of a block begin with: block `block` of stage `stage`, `index` of all, from 0 on."""
 
     @abstractmethod
-    def block(self, block: MBConv | FusedMBConv, roles: list[str]) -> dict[str, str]:
+    def block(self, block: nn.Module, roles: list[str]) -> dict[str, str]:
         """Return the library's name for each layer with tensors in a block that has layers of these roles."""
 
     @abstractmethod
@@ -52,7 +53,7 @@ class Naming(ABC):
     def belongs_to_backbone(self, name: str) -> bool:
         """Return whether a tensor of that name is one of a backbone, so that it must find a place."""
 
-    def layers(self, layers: list[nn.Module]) -> dict[str, str]:
+    def layers(self, layers: list[Any]) -> dict[str, str]:
         """Return the library's name for each layer with tensors of stem, stages and, if there is one, classifier."""
         names, index = dict(zip(("0.conv", "0.bn"), self.stem, strict=True)), 0
         for i, layer in enumerate(layers[1:], start=1):
@@ -82,7 +83,7 @@ class Timm(Naming):
         """Return the tensor by which the names are known, of any model."""
         return next(iter(self.tensors))
 
-    def layers(self, layers: list[nn.Module]) -> dict[str, str]:
+    def layers(self, layers: list[Any]) -> dict[str, str]:
         """Return the names as `Naming` does; a `TimmBackbone` knows its own."""
         if isinstance(layers[0], TimmBackbone):
             self.has_blocks = False  # of which features_only may leave out the last
@@ -93,7 +94,7 @@ class Timm(Naming):
         """Return `blocks.0.0` and the like."""
         return f"blocks.{stage}.{block}"
 
-    def block(self, block: MBConv | FusedMBConv, roles: list[str]) -> dict[str, str]:
+    def block(self, block: nn.Module, roles: list[str]) -> dict[str, str]:
         """Return the names, which depend on whether there is an expansion."""
         fused, whole = isinstance(block, FusedMBConv), "expand" in roles
         convs = {
@@ -101,7 +102,7 @@ class Timm(Naming):
             "depthwise": "conv_dw",
             "project": "conv_pwl" if whole else "conv" if fused else "conv_pw",
         }
-        names = {}
+        names: dict[str, str] = {}
         for i, role in enumerate((role for role in roles if role != "se"), start=1):
             names |= {f"{role}.conv": convs[role], f"{role}.bn": f"bn{i}"}
         if "se" in roles:
@@ -126,14 +127,14 @@ class Torchvision(Naming):
     def pretraining(self, source: Pretraining) -> Pretraining:
         """Return what torchvision's recipes have in common, and where its models differ."""
         model = re.search(r"efficientnet(v2)?_(\w+)", source.tag)
-        size = model[2] if model else ""
+        v2, size = model.groups() if model else (None, "")
         half = size == "l"  # of the V2 models, this one alone
         return replace(
             source,
             library=self.library,
             mean=(0.5,) * 3 if half else IMAGENET_MEAN,
             std=(0.5,) * 3 if half else IMAGENET_STD,
-            bn_eps=1e-5 if size in ("b0", "b1", "b2", "b3", "b4") and not model[1] else 1e-3,
+            bn_eps=1e-5 if size in ("b0", "b1", "b2", "b3", "b4") and not v2 else 1e-3,
             padding="symmetric",
         )
 
@@ -141,9 +142,9 @@ class Torchvision(Naming):
         """Return `features.1.0` and the like."""
         return f"features.{stage + 1}.{block}"
 
-    def block(self, block: MBConv | FusedMBConv, roles: list[str]) -> dict[str, str]:
+    def block(self, block: nn.Module, roles: list[str]) -> dict[str, str]:
         """Return the names: the place of each layer in the block."""
-        names = {}
+        names: dict[str, str] = {}
         for i, role in enumerate(roles):
             parts = {"reduce": "fc1", "expand": "fc2"} if role == "se" else {"conv": 0, "bn": 1}
             names |= {f"{role}.{ours}": f"block.{i}.{theirs}" for ours, theirs in parts.items()}
@@ -172,7 +173,7 @@ class Lukemelas(Naming):
         """Return `_blocks.0` and the like, of which the stages do not count."""
         return f"_blocks.{index}"
 
-    def block(self, block: MBConv | FusedMBConv, roles: list[str]) -> dict[str, str]:
+    def block(self, block: nn.Module, roles: list[str]) -> dict[str, str]:
         """Return the names, whose numbers do not depend on whether there is an expansion."""
         return {
             "expand.conv": "_expand_conv",

@@ -5,17 +5,24 @@ import importlib.util
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from yolo_effnet.nn.blocks import SqueezeExcite
+from yolo_effnet.nn.stages import EfficientNetStage
+from yolo_effnet.nn.timm_backbone import TimmBackbone
 from yolo_effnet.nn.timm_models import padding_of, without_computing
 from yolo_effnet.zoo.architectures import EfficientNet
 from yolo_effnet.zoo.table import ARCHITECTURES
 
-_PACKAGES = {a.weights: a.package for a in ARCHITECTURES.values() if getattr(a, "package", "")}  # by tag
+_PACKAGES = {
+    a.weights: a.package for a in ARCHITECTURES.values() if isinstance(a, EfficientNet) and a.package
+}  # by tag
 _HUB_NAMES = ("model.safetensors", "pytorch_model.bin")
 _PROBE_SECONDS = 5  # for the first byte of a file, which huggingface_hub itself retries for a minute and more
 
@@ -39,7 +46,7 @@ class Pretraining:
 
     Attributes:
         tag (str): Full timm tag, such as `tf_efficientnet_b0.ns_jft_in1k`.
-        hub_id (str): Repository of the weights on the Hugging Face hub.
+        hub_id (str | None): Repository of the weights on the Hugging Face hub, if there is one.
         mean (tuple[float, ...]): Pixel mean, in units of [0, 1] pixels.
         std (tuple[float, ...]): Pixel standard deviation, likewise.
         bn_eps (float): Epsilon of the BatchNorm layers.
@@ -49,7 +56,7 @@ class Pretraining:
     """
 
     tag: str
-    hub_id: str
+    hub_id: str | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
     bn_eps: float
@@ -76,6 +83,34 @@ def available_tags(backbone: str | None = None) -> list[str]:
     return timm.list_models([f"{name}.*" for name in names], pretrained=True)
 
 
+def default_of_timm(name: str) -> str:
+    """Return the full tag of timm's default weights of a model; empty where there are none."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    return f"{name}.{config.tag}" if config and config.has_weights and config.tag else ""
+
+
+def default_tag(layers: Sequence[nn.Module]) -> str:
+    """Return the tag of the default weights of a built backbone; empty where there are none.
+
+    Args:
+        layers (Sequence[nn.Module]): Its stem, stages and classifier, or its `TimmBackbone`.
+    """
+    if isinstance(layers[0], TimmBackbone):
+        known = ARCHITECTURES.get(layers[0].name)
+        return known.weights if known else default_of_timm(layers[0].name)
+    built = []
+    for stage in layers:
+        if isinstance(stage, EfficientNetStage):
+            last: Any = stage[-1]
+            built.append((len(stage), last.project.conv.out_channels, isinstance(last.se, SqueezeExcite)))
+    for known in ARCHITECTURES.values():
+        if isinstance(known, EfficientNet) and built == [(s.repeats, s.channels, s.se_ratio > 0) for s in known.stages]:
+            return known.weights
+    return ""
+
+
 def pretraining(tag: str, backbone: str | None = None) -> Pretraining:
     """Return what timm knows of the weights `tag`.
 
@@ -89,7 +124,8 @@ def pretraining(tag: str, backbone: str | None = None) -> Pretraining:
     import timm
 
     tags = available_tags(backbone)
-    if tag not in tags:
+    config = timm.get_pretrained_cfg(tag) if tag in tags else None
+    if config is None:
         name = str(tag).partition(".")[0]
         same = [known for known in tags if known.partition(".")[0] == name]
         reason = f"is not a timm tag of {backbone or 'EfficientNet, EfficientNet-Lite or EfficientNetV2'}"
@@ -100,7 +136,6 @@ def pretraining(tag: str, backbone: str | None = None) -> Pretraining:
         near = same or difflib.get_close_matches(str(tag), tags, n=4) or tags[:4]
         fitting = f"tags that fit are {', '.join(near)} and others of timm" if near else "timm has none of it"
         raise ValueError(f"weights '{tag}' {reason}; {fitting}")
-    config = timm.get_pretrained_cfg(tag)
     classifier = without_computing(lambda: timm.create_model(tag, pretrained=False))
     epsilons = {m.eps for m in classifier.modules() if isinstance(m, nn.BatchNorm2d)}
     if len(epsilons) > 1:
@@ -118,7 +153,7 @@ def pretraining(tag: str, backbone: str | None = None) -> Pretraining:
 
 def _probe(url: str) -> str | None:
     """Return why the file at `url` cannot be had, or None where its first byte comes within the time allowed."""
-    result = [f"no answer within {_PROBE_SECONDS} s"]
+    result: list[str | None] = [f"no answer within {_PROBE_SECONDS} s"]
 
     def ask() -> None:
         try:
@@ -149,8 +184,8 @@ def on_disk(tag: str, hub_id: str | None) -> tuple[Path, str] | None:
     for folder in spec.submodule_search_locations or () if spec else ():
         for file in sorted(Path(folder).rglob("*.pth")):
             return file, f"package {package}"
-    for name in _HUB_NAMES if hub_id else ():
-        cached = huggingface_hub.try_to_load_from_cache(hub_id, name)
+    for name in _HUB_NAMES:
+        cached = huggingface_hub.try_to_load_from_cache(hub_id, name) if hub_id else None
         if isinstance(cached, str):
             return Path(cached), f"the cache of '{hub_id}'"
     return None
@@ -161,7 +196,9 @@ def default_on_disk() -> dict[str, str]:
     import timm
 
     configs = {variant: timm.get_pretrained_cfg(a.weights) for variant, a in ARCHITECTURES.items() if a.weights}
-    found = {v: on_disk(ARCHITECTURES[v].weights, config and config.hf_hub_id) for v, config in configs.items()}
+    found = {
+        v: on_disk(ARCHITECTURES[v].weights, config.hf_hub_id if config else None) for v, config in configs.items()
+    }
     return {variant: file[1] for variant, file in found.items() if file}
 
 

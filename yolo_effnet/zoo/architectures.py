@@ -45,7 +45,7 @@ def round_repeats(repeats: int, depth_coefficient: float) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Architecture:
+class _Architecture:
     """A backbone and the YOLOv8 neck that is scaled with it.
 
     Attributes:
@@ -53,7 +53,7 @@ class Architecture:
         train_size (int): Side in pixels of the images that the ImageNet weights were trained on.
         drop_path (float): Rate of stochastic depth at the last block. It grows with the variant, as Ultralytics' own
             recipes regularise a large model more: on B0, 0.2 costs accuracy in short training from random weights.
-        neck_channels (tuple[int, int, int]): Widths of the neck at P3, P4 and P5.
+        neck_channels (tuple[int, ...]): Widths of the neck at P3, P4 and P5.
         neck_repeats (int): Bottlenecks in each C2f of the neck.
         weights (str): Full timm tag of the default ImageNet weights; empty where there are none.
         parameters (int): Parameters of the detection model with 80 classes, held to the built model by a test.
@@ -63,7 +63,7 @@ class Architecture:
     variant: str
     train_size: int
     drop_path: float
-    neck_channels: tuple[int, int, int]
+    neck_channels: tuple[int, ...]
     neck_repeats: int
     weights: str
     parameters: int
@@ -71,7 +71,7 @@ class Architecture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EfficientNet(Architecture):
+class EfficientNet(_Architecture):
     """A variant of EfficientNet, EfficientNet-Lite or EfficientNetV2, built from our blocks.
 
     Attributes:
@@ -142,20 +142,23 @@ class EfficientNet(Architecture):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimmNet(Architecture):
+class TimmNet(_Architecture):
     """A backbone of timm with a name of its own here, as a `TimmBackbone` row.
 
     Attributes:
         title (str): Its name as the field writes it.
-        channels (tuple[int, int, int, int]): Channels of its feature maps at P2/4, P3/8, P4/16 and P5/32.
+        channels (tuple[int, ...]): Channels of its feature maps at P2/4, P3/8, P4/16 and P5/32.
         paper (str): Where it was published.
     """
 
     title: str
-    channels: tuple[int, int, int, int]
+    channels: tuple[int, ...]
     paper: str
 
     @property
     def timm_name(self) -> str:
         """Return timm's name of the architecture."""
         return self.variant
+
+
+Architecture = EfficientNet | TimmNet

@@ -9,7 +9,7 @@ import yaml
 from yolo_effnet.zoo.architectures import Architecture, EfficientNet, TimmNet
 from yolo_effnet.zoo.names import CLASSIFICATION, PYRAMIDS, RELU6, SERIES, TASKS, Model, find_model
 from yolo_effnet.zoo.rows import Rows, add_neck_and_head, add_stages, add_timm_net, stage_args
-from yolo_effnet.zoo.scaling import CLASSIFICATION_SIZE, DETECTION_SIZE, compound, scale, suggested_size
+from yolo_effnet.zoo.scaling import scale
 
 # What `models/` holds: the models of the paper, and one of each further family.
 _FAMILIES = ("efflite0", "effv2s", "ghostnet_100", "mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_large_100")
@@ -26,8 +26,7 @@ _TEMPLATE = """\
 {notes}
 # Parameters
 nc: {nc} # number of classes
-{keys}weights:{weights} # timm tag of the ImageNet weights that training starts from; empty for none
-weights_file: # .safetensors or .pth file that stands in for their download
+{keys}backbone_weights:{weights} # timm tag or file of the ImageNet weights that training starts from; empty for none
 
 backbone:
   # [from, repeats, module, args]
@@ -77,7 +76,7 @@ def render(model: Model, notes: Iterable[str] = ()) -> str:
         ends = add_timm_net(rows, architecture, range(levels[0], 6))
     else:
         ends = add_stages(rows, architecture)
-    if model.task == CLASSIFICATION:
+    if model.task == CLASSIFICATION and isinstance(architecture, EfficientNet):
         task, outputs = "image classification", ""
         header = ["Head: EfficientNet's own, so that ImageNet weights cover the whole model"]
         backbone = rows.take()
@@ -142,27 +141,18 @@ def model_config(name: str) -> dict:
     return yaml.safe_load(model_yaml(name))
 
 
-def scaled_yaml(task: str, width: float | None = None, depth: float | None = None, phi: float | None = None) -> str:
+def scaled_yaml(task: str, width: float = 1.0, depth: float = 1.0) -> str:
     """Return the YAML text of a detection, segmentation, .. model whose EfficientNet is scaled by one's own rule.
 
     Args:
         task (str): Suffix of the task, as in the names of models.
-        width (float | None): Channels relative to B0; 1 by default.
-        depth (float | None): Blocks relative to B0; 1 by default.
-        phi (float | None): In place of both, the paper's compound coefficient.
+        width (float): Channels relative to B0.
+        depth (float): Blocks relative to B0.
 
     Raises:
-        ValueError: If a value is outside its range, or `phi` is given beside another.
+        ValueError: If a value is outside its range.
     """
-    if phi is not None and (width, depth) != (None, None):
-        raise ValueError(f"give either phi or width and depth, got phi {phi}, width {width} and depth {depth}")
-    origin = "Scaled from EfficientNet-B0"
-    if phi is not None:
-        width, depth = compound(phi)
-        size = suggested_size(phi, CLASSIFICATION_SIZE if task == CLASSIFICATION else DETECTION_SIZE)
-        origin += f" by compound coefficient {phi}: suggested imgsz={size}"
-    width, depth = (1.0 if x is None else x for x in (width, depth))
-    return render(Model("yolov8", scale(width, depth), task), [origin])
+    return render(Model("yolov8", scale(width, depth), task), ["Scaled from EfficientNet-B0"])
 
 
 def write_models(folder: Path) -> None:

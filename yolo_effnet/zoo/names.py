@@ -65,7 +65,7 @@ class Model:
         efficientnet, v8 = isinstance(self.architecture, EfficientNet), self.series == "yolov8"
         if self.task == CLASSIFICATION and not (v8 and efficientnet and not self.letter + self.pyramid + self.neck):
             return False
-        silu = efficientnet and not self.architecture.family.lite
+        silu = isinstance(self.architecture, EfficientNet) and not self.architecture.family.lite
         return (v8 or not self.neck) and (silu or not self.activation)
 
     @property
@@ -86,7 +86,7 @@ def _stem(architecture: Architecture) -> str:
     return architecture.variant.rpartition("_")[0] + "_"
 
 
-_STEMS = {stem: [] for stem in map(_stem, ARCHITECTURES.values())}
+_STEMS: dict[str, list[str]] = {stem: [] for stem in map(_stem, ARCHITECTURES.values())}
 for _architecture in ARCHITECTURES.values():
     _STEMS[_stem(_architecture)].append(_architecture.variant.removeprefix(_stem(_architecture)))
 _NAME = re.compile(

@@ -99,7 +99,7 @@ def add_neck_and_head(rows: Rows, model: Model, ends: dict[int, int]) -> str:
             if model.letter and model.pyramid == "-p6" and not model.neck:  # as in yolov8-p6.yaml
                 return rows.add(f"[-1, {n}, C2, [{widths[level]}, False]]", label)
             return rows.add(f"[-1, {n}, {block}, [{widths[level]}]]", label)
-        attention = label and level == levels[-1]  # on the way up, as in YOLO26
+        attention = bool(label) and level == levels[-1]  # on the way up, as in YOLO26
         return rows.add(
             f"[-1, {1 if attention else n}, {block}, [{widths[level]}, True{', 0.5, True' * attention}]]", label
         )

@@ -103,7 +103,5 @@ def _timm_net(row: dict[str, str]) -> TimmNet:
     )
 
 
-ARCHITECTURES: dict[str, Architecture] = {
-    architecture.variant: architecture
-    for architecture in [*map(_efficientnet, _rows(_EFFICIENTNETS)), *map(_timm_net, _rows(_TIMM_NETS))]
-}
+_all: list[Architecture] = [*map(_efficientnet, _rows(_EFFICIENTNETS)), *map(_timm_net, _rows(_TIMM_NETS))]
+ARCHITECTURES = {architecture.variant: architecture for architecture in _all}

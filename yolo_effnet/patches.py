@@ -114,6 +114,12 @@ PATCHES = (
     ),
     Patch(
         "ultralytics.engine.trainer",
+        "BaseTrainer.setup_model",
+        "grafting.in_training:wrap_setup_model",
+        "builds the model of `model=`, or that of a file; `graft=` makes such a file first, on one rank",
+    ),
+    Patch(
+        "ultralytics.engine.trainer",
         "BaseTrainer._setup_train",
         "host.training:wrap_setup",
         "builds the model again from its YAML, without ImageNet weights; no callback comes before calibration and EMA",

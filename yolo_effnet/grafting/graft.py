@@ -1,20 +1,18 @@
 """A trained detector with another backbone."""
 
-import copy
 import tempfile
 from pathlib import Path
 
 import torch
 from torch import nn
 from ultralytics import YOLO
-from ultralytics.nn.modules import Conv
 from ultralytics.utils import LOGGER
 from ultralytics.utils.checks import check_imgsz
 from ultralytics.utils.torch_utils import get_flops, get_num_params
 
 from yolo_effnet.checks import why
 from yolo_effnet.grafting.anatomy import Anatomy, anatomy
-from yolo_effnet.grafting.backbone import Backbone, fill, load_backbone
+from yolo_effnet.grafting.backbone import Backbone, give_weights, load_backbone
 from yolo_effnet.grafting.confidence import confidence
 from yolo_effnet.grafting.donor import Donor, load_donor
 from yolo_effnet.grafting.match import match as match_features
@@ -22,29 +20,10 @@ from yolo_effnet.grafting.pictures import Pictures, find
 from yolo_effnet.grafting.plan import ACTIVATIONS, grafted_yaml
 from yolo_effnet.grafting.seams import Seam, find_seams
 from yolo_effnet.grafting.solve import solve
+from yolo_effnet.host.heads import keep_class_branches
 from yolo_effnet.nn.backbone import backbone_rows
 from yolo_effnet.nn.origin import DONOR, note
-from yolo_effnet.nn.settings import set_activation
 from yolo_effnet.weights.checkpoints import check_output, save_checkpoint
-
-
-def _keep_class_branches(head: nn.Module, theirs: nn.Module) -> None:
-    """Give a head class branches of the donor's inner width, which no YAML tells.
-
-    Ultralytics leaves them as wide as they were for the classes that a detector had before it was fine-tuned.
-
-    Args:
-        head (nn.Module): Head of the grafted model.
-        theirs (nn.Module): That of the donor.
-    """
-    for name in ("cv3", "one2one_cv3"):
-        ours, branches = getattr(head, name, None), getattr(theirs, name, None)
-        if ours is None or branches is None or ours[0][-1].in_channels == branches[0][-1].in_channels:
-            continue
-        act = next(m.act for m in ours.modules() if isinstance(m, Conv))
-        branches = copy.deepcopy(branches)
-        set_activation(branches, act, Conv)
-        setattr(head, name, branches)
 
 
 def _build(donor: Donor, backbone: Backbone, activation: str | None) -> tuple[nn.Module, Anatomy, list[list[Seam]]]:
@@ -53,12 +32,12 @@ def _build(donor: Donor, backbone: Backbone, activation: str | None) -> tuple[nn
     Raises:
         ValueError: If a tensor of neck or head is not the donor's.
     """
-    d = grafted_yaml(donor, backbone.config, backbone.model, backbone.anatomy, activation)
+    d = grafted_yaml(donor, backbone, activation)
     model = type(donor.model)(d, ch=donor.model.yaml.get("channels", 3), verbose=False)
     model.names = dict(donor.model.names)
     parts = anatomy(model, "the grafted model")
     shift = parts.start - donor.anatomy.start
-    _keep_class_branches(model.model[-1], donor.head)
+    keep_class_branches(model.model[-1], donor.head)
     seams = find_seams(donor, model, parts)
     new = tuple(f"{s.row}.{s.name}".rstrip(".") + "." for row in seams for s in row)
     theirs = donor.model.model.state_dict()
@@ -184,7 +163,7 @@ def graft(
         model, parts, seams = _build(giver, taker, activation)
     files = find(images, number)
     _tell_cost(giver, model)
-    LOGGER.info(f"Backbone of {taker.name}: {fill(model, taker, weights, weights_file, allow_random)}")
+    LOGGER.info(f"Backbone of {taker.name}: {give_weights(model, taker, weights, weights_file, allow_random)}")
     LOGGER.info(
         f"Neck and head of {giver.name}, whose licence holds for the result too: AGPL-3.0 for weights of Ultralytics"
     )
@@ -194,9 +173,9 @@ def graft(
     record = {
         "donor": giver.name, "backbone": taker.name, "pictures": len(pictures), "imgsz": imgsz, "seed": seed,
         "confidence": round(confidence(giver, pictures, device), 3),
-        "fit": solve(giver, model, seams, pictures, device),
     }  # fmt: skip
     LOGGER.info(f"{giver.name} has a confidence of {record['confidence']} in what these pictures show")
+    record["fit"] = solve(giver, model, seams, pictures, device)
     if match:
         record["match"] = match
         errors = match_features(giver, model, parts, pictures, match, seed, device, bool(activation))

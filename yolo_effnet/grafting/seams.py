@@ -20,11 +20,13 @@ class Seam:
 
     Attributes:
         row (int): Its row in the grafted model.
+        donor_row (int): The row of the donor that stands for that one.
         name (str): Its `Conv` inside that row, such as `cv1`.
         kept (tuple[tuple[slice, slice], ...]): Input channels that come from the donor's own rows, here and there.
     """
 
     row: int
+    donor_row: int
     name: str
     kept: tuple[tuple[slice, slice], ...]
 
@@ -124,12 +126,13 @@ def find_seams(donor: Donor, model: nn.Module, anatomy: Anatomy) -> list[list[Se
         (source, *others) = sources(layer)
         if isinstance(layer, _PASSING) or others or not any(foreign for _, foreign in ours[source]):
             continue
-        counterpart = sources(donor.model.model[layer.i - shift])[0]
+        donor_row = layer.i - shift
+        counterpart = sources(donor.model.model[donor_row])[0]
         kept, here, there = [], 0, 0
         for (width, foreign), (width_there, _) in zip(ours[source], theirs[counterpart], strict=True):
             if not foreign:
                 kept.append((slice(here, here + width), slice(there, there + width)))
             here, there = here + width, there + width_there
         names = _first_convolutions(layer, here, f"row {layer.i} ({type(layer).__name__})")
-        seams.append([Seam(layer.i, name, tuple(kept)) for name in names])
+        seams.append([Seam(layer.i, donor_row, name, tuple(kept)) for name in names])
     return seams

@@ -105,8 +105,10 @@ def give_weights(model: nn.Module, backbone: Backbone, weights: str | None, file
                 f"backbone '{backbone.name}' was trained on images of {theirs} channels, and the donor takes {ours}; "
                 "take a name or a YAML in place of it"
             )
-        for layer, source in list(zip(model.model, backbone.model.model, strict=False))[: backbone.anatomy.start]:
-            layer.load_state_dict(source.state_dict())
+        layers = [layer for layer in model.model if layer.state_dict()]  # whose rows between them are others with taps
+        theirs = [layer.state_dict() for layer in list(backbone.model.model)[: backbone.anatomy.start]]
+        for layer, state in zip(layers, filter(None, theirs), strict=False):
+            layer.load_state_dict(state)
         if backbone_rows(model):
             note(model, backbone=origin(backbone.model).backbone)
         return f"weights of {backbone.name}"

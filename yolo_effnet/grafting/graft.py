@@ -20,19 +20,22 @@ from yolo_effnet.grafting.pictures import Pictures, find
 from yolo_effnet.grafting.plan import ACTIVATIONS, grafted_yaml
 from yolo_effnet.grafting.seams import Seam, find_seams
 from yolo_effnet.grafting.solve import solve
+from yolo_effnet.grafting.taps import NARROW, WIDE
 from yolo_effnet.host.heads import keep_class_branches
 from yolo_effnet.nn.backbone import backbone_rows
 from yolo_effnet.nn.origin import DONOR, note
 from yolo_effnet.weights.checkpoints import check_output, save_checkpoint
 
 
-def _build(donor: Donor, backbone: Backbone, activation: str | None) -> tuple[nn.Module, Anatomy, list[list[Seam]]]:
+def _build(
+    donor: Donor, backbone: Backbone, taps: str | None, activation: str | None
+) -> tuple[nn.Module, Anatomy, list[list[Seam]]]:
     """Return the grafted model with the donor's neck and head, what its rows are, and what is to be solved for.
 
     Raises:
-        ValueError: If a tensor of neck or head is not the donor's.
+        ValueError: If a tensor of neck or head is not the donor's, or there is nothing to tap.
     """
-    d = grafted_yaml(donor, backbone, activation)
+    d = grafted_yaml(donor, backbone, taps, activation)
     model = type(donor.model)(d, ch=donor.model.yaml.get("channels", 3), verbose=False)
     model.names = dict(donor.model.names)
     parts = anatomy(model, "the grafted model")
@@ -100,6 +103,7 @@ def graft(
     *,
     number: int = 256,
     imgsz: int = 640,
+    taps: str | None = None,
     match: int = 0,
     activation: str | None = None,
     weights: str | None = None,
@@ -126,6 +130,8 @@ def graft(
             working directory, and training it on several GPUs needs it saved.
         number (int): Pictures that are taken, evenly, each with its mirror image.
         imgsz (int): Side in pixels to which they are letterboxed; rounded up to a multiple of the donor's stride.
+        taps (str | None): What the neck takes: `narrow`, the outputs of the backbone's stages, or `wide`, also what
+            their last blocks project, six times as wide. By default wide, where stages of ours have such maps.
         match (int): Gradient steps of 8 pictures that follow, which bring the inputs of the head to the donor's.
         activation (str | None): Activation that neck and head get in place of the donor's, `relu6` or `relu`, for
             devices that compute it faster; needs `match`, which then teaches the head too.
@@ -146,6 +152,8 @@ def graft(
     """
     if isinstance(match, bool) or not isinstance(match, int) or match < 0:
         raise ValueError(f"match must be a number of steps >= 0, got {match!r}")
+    if taps not in (None, NARROW, WIDE):
+        raise ValueError(f"taps must be {NARROW} or {WIDE}, got {taps!r}")
     if activation is not None and activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
     if activation and not match:
@@ -160,7 +168,7 @@ def graft(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         taker = load_backbone(backbone, giver)
-        model, parts, seams = _build(giver, taker, activation)
+        model, parts, seams = _build(giver, taker, taps, activation)
     files = find(images, number)
     _tell_cost(giver, model)
     LOGGER.info(f"Backbone of {taker.name}: {give_weights(model, taker, weights, weights_file, allow_random)}")

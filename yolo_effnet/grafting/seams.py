@@ -102,7 +102,12 @@ def _segments(model: nn.Module, anatomy: Anatomy) -> list[list[tuple[int, bool]]
     segments: list[list[tuple[int, bool]]] = []
     for layer, channels in zip(model.model, anatomy.channels, strict=True):
         if layer.i >= anatomy.start and isinstance(layer, _PASSING):
-            segments.append([segment for f in sources(layer) for segment in segments[f]])
+            joined: list[tuple[int, bool]] = []
+            for width, foreign in (segment for f in sources(layer) for segment in segments[f]):
+                if foreign and joined and joined[-1][1]:  # two maps of a backbone stand where one does, or two do
+                    width += joined.pop()[0]
+                joined.append((width, foreign))
+            segments.append(joined)
         else:
             segments.append([(channels or 0, layer.i < anatomy.start)])
     return segments

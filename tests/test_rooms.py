@@ -1,6 +1,7 @@
 """Imports between the rooms of the package go one way."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -12,9 +13,9 @@ ALLOWED = {
     "zoo": {"checks"},
     "nn": {"zoo", "arguments", "checks"},
     "weights": {"zoo", "nn", "checks"},
-    "grafting": {"zoo", "nn", "weights", "arguments", "checks", "checkpoints"},
-    "host": {"zoo", "nn", "weights", "grafting", "arguments", "checks", "patches", "recipe"},
-    "tools": {"zoo", "nn", "weights", "host", "checks", "checkpoints"},
+    "host": {"zoo", "nn", "weights", "arguments", "checks", "patches", "recipe"},
+    "grafting": {"zoo", "nn", "weights", "host", "arguments", "checkpoints", "checks"},
+    "tools": {"zoo", "nn", "weights", "host", "checkpoints", "checks"},
 }
 STDLIB_ONLY = ("startup.py", "patches.py", "arguments.py", "recipe.py")
 LONGEST = 400
@@ -36,6 +37,15 @@ def test_no_room_imports_one_above_it(room):
     for file in (PACKAGE / room).glob("*.py"):
         ours = {name.split(".")[1] for name in imports(file) if name.startswith("yolo_effnet.")}
         assert ours - {room} <= ALLOWED[room], file.name
+
+
+@pytest.mark.parametrize("room", ["zoo", "nn", "weights", "grafting"])
+def test_the_internals_of_ultralytics_are_touched_by_host_alone(room):
+    """Its parser, trainer and exporter, and the branches of its heads; what it is to build with is free."""
+    for file in (PACKAGE / room).glob("*.py"):
+        inside = ("ultralytics.nn.tasks.", "ultralytics.nn.modules.head", "ultralytics.engine.", "ultralytics.models.")
+        assert not [name for name in imports(file) if name.startswith(inside)], file.name
+        assert not re.search(r"\bcv3\b|one2one|parse_model", file.read_text(encoding="utf-8")), file.name
 
 
 def test_no_model_of_the_zoo_needs_torch():

@@ -27,6 +27,7 @@ _ACCEPTED = {
     "expand_ratio": (lambda v: is_number(v) and v >= 1, "a number >= 1"),
     "se_ratio": (lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 (no squeeze-and-excite) to 1"),
     "drop_path": (lambda v: is_number(v) and 0 <= v < 1, "a number from 0 to below 1"),
+    "tap": (lambda v: isinstance(v, bool), "True or False"),
     "dropout": (lambda v: is_number(v) and 0 <= v < 1, "a number from 0 to below 1"),
     "width": (lambda v: is_number(v) and 0.25 <= v <= 5, "a number from 0.25 to 5"),
     "depth": (lambda v: is_number(v) and 0.25 <= v <= 8, "a number from 0.25 to 8"),

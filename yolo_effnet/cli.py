@@ -185,6 +185,10 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("--number", type=int, default=256, help="pictures to take, evenly (default: 256)")
     command.add_argument("--imgsz", type=int, default=640, help="side of the pictures in pixels (default: 640)")
     command.add_argument(
+        "--taps", choices=("narrow", "wide"),
+        help="what the neck takes of each stage: its output, or also the map inside its last block (default: wide)",
+    )  # fmt: skip
+    command.add_argument(
         "--match", type=int, default=0, metavar="STEPS",
         help="gradient steps that bring the inputs of the head to the donor's (default: 0; 300 are worth it)",
     )  # fmt: skip

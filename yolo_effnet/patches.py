@@ -63,6 +63,8 @@ PATCHES = (
           "puts them back, and does not know ours", (8, 4, 150), with_models=True),
     Patch("ultralytics.engine.trainer", "BaseTrainer.__init__", "host.schedule:wrap_init",
           "forgets which arguments were said: nbs=64 may be a wish or the default"),
+    Patch("ultralytics.engine.trainer", "BaseTrainer.setup_model", "grafting.in_training:wrap_setup_model",
+          "builds the model of `model=`, or that of a file; `graft=` makes such a file first, on one rank"),
     Patch("ultralytics.engine.trainer", "BaseTrainer._setup_train", "host.training:wrap_setup",
           "builds the model again, without ImageNet weights; no callback comes before calibration and EMA"),
     Patch("ultralytics.engine.exporter", "Exporter.export_onnx", "host.int8:wrap_onnx",

@@ -16,7 +16,8 @@ class Anatomy:
 
     Attributes:
         start (int): Index of the first row of the neck; the rows above are the backbone.
-        channels (tuple[int | None, ...]): Output channels of every row, None where it gives no single map.
+        channels (tuple[int | None, ...]): Output channels of every row, None where it gives no map, and those
+            of the last map where it gives several.
         levels (tuple[int | None, ...]): Level of the pyramid of every row, 3 for P3/8, likewise.
         taps (dict[int, int]): Row of the backbone whose map the neck takes at each level.
     """
@@ -44,6 +45,8 @@ def _output_shapes(model: nn.Module) -> list[tuple[int, int] | None]:
 
     def note(i: int):
         def hook(_module, _args, output):
+            if isinstance(output, dict):
+                output = next(reversed(output.values()))
             if isinstance(output, torch.Tensor) and output.ndim == 4:
                 shapes[i] = (output.shape[1], output.shape[2])
 

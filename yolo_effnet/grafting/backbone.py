@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
-from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 from ultralytics.utils import LOGGER
 
 from yolo_effnet.grafting.anatomy import Anatomy, anatomy
 from yolo_effnet.grafting.donor import Donor, load
+from yolo_effnet.host.models import build
 from yolo_effnet.nn.backbone import backbone_rows
 from yolo_effnet.nn.origin import RANDOM, note, origin
 from yolo_effnet.weights.loading import load_backbone_weights, named_by
@@ -22,14 +22,12 @@ class Backbone:
 
     Attributes:
         name (str): What it is called in logs.
-        config (dict): The YAML of its model.
-        model (nn.Module): That model, with random weights or those of a checkpoint.
+        model (nn.Module): Its model, with random weights or those of a checkpoint.
         anatomy (Anatomy): What its rows are.
         trained (bool): Whether its weights are those of a checkpoint.
     """
 
     name: str
-    config: dict
     model: nn.Module
     anatomy: Anatomy
     trained: bool
@@ -70,23 +68,23 @@ def load_backbone(source, donor: Donor) -> Backbone:
     if not isinstance(source, (str, Path, dict)) or str(source).endswith(".pt"):
         name, model = load(source, "backbone")
         trained = not backbone_rows(model) or origin(model).backbone != RANDOM
-        return Backbone(name, model.yaml, model, anatomy(model, f"backbone '{name}'"), trained)
+        return Backbone(name, model, anatomy(model, f"backbone '{name}'"), trained)
     named = None if isinstance(source, dict) or Path(source).is_file() else names.parse_name(Path(source).name)
     if named:
         name, config = named.name, _config_of_name(named, donor)
     elif isinstance(source, dict):
         name, config = "backbone", source
     elif str(source).endswith((".yaml", ".yml")):
-        name, config = Path(source).name, yaml_model_load(source)
+        name, config = Path(source).name, source
     else:
         raise ValueError(
             f"backbone '{source}' is neither a file nor a model of yolo_effnet; {names.suggest(str(source))}"
         )
-    model = DetectionModel(config, ch=donor.model.yaml.get("channels", 3), verbose=False).eval()
-    return Backbone(name, config, model, anatomy(model, f"backbone '{name}'"), False)
+    model = build(config, donor.model.yaml.get("channels", 3))
+    return Backbone(name, model, anatomy(model, f"backbone '{name}'"), False)
 
 
-def fill(model: nn.Module, backbone: Backbone, backbone_weights: str | Path | None, allow_random: bool) -> str:
+def give_weights(model: nn.Module, backbone: Backbone, backbone_weights: str | Path | None, allow_random: bool) -> str:
     """Give the backbone of a grafted model its weights and return what they are, for a log.
 
     Args:
@@ -106,8 +104,10 @@ def fill(model: nn.Module, backbone: Backbone, backbone_weights: str | Path | No
                 f"backbone '{backbone.name}' was trained on images of {theirs} channels, and the donor takes {ours}; "
                 "take a name or a YAML in place of it"
             )
-        for layer, source in list(zip(model.model, backbone.model.model, strict=False))[: backbone.anatomy.start]:
-            layer.load_state_dict(source.state_dict())
+        layers = [layer for layer in model.model if layer.state_dict()]  # whose rows between them are others with taps
+        theirs = [layer.state_dict() for layer in list(backbone.model.model)[: backbone.anatomy.start]]
+        for layer, state in zip(layers, filter(None, theirs), strict=False):
+            layer.load_state_dict(state)
         if backbone_rows(model):
             note(model, backbone=origin(backbone.model).backbone)
         return f"weights of {backbone.name}"

@@ -5,6 +5,7 @@ import torch
 from yolo_effnet.grafting.donor import Donor
 from yolo_effnet.grafting.pictures import Pictures
 from yolo_effnet.grafting.seams import head_inputs
+from yolo_effnet.host.heads import class_branches
 
 
 @torch.no_grad()
@@ -18,9 +19,7 @@ def confidence(donor: Donor, pictures: Pictures, device) -> float:
         pictures (Pictures): Pictures without labels.
         device (torch.device): Where the donor is.
     """
-    head = donor.head
-    branches = head.one2one_cv3 if getattr(head, "end2end", False) else head.cv3
-    scores = []
+    branches, scores = class_branches(donor.head), []
     for x in pictures.batches(4):
         maps = head_inputs(donor.model, x.to(device))
         highest = [branch(y).amax((1, 2, 3)) for branch, y in zip(branches, maps, strict=True)]

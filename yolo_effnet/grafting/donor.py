@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from ultralytics.engine.model import Model
 from ultralytics.nn.modules import Conv
 
 from yolo_effnet.checkpoints import open_checkpoint
 from yolo_effnet.grafting.anatomy import Anatomy, anatomy
+from yolo_effnet.host.models import network
 from yolo_effnet.nn.neck import SeparableConv
 from yolo_effnet.zoo import names
 from yolo_effnet.zoo.rows import neck_widths
@@ -91,7 +91,7 @@ def load(source, what: str) -> tuple[str, nn.Module]:
     else:
         path = getattr(source, "ckpt_path", None) or getattr(source, "pt_path", None)
         name = Path(path).name if path else type(source).__name__
-    model = source.model if isinstance(source, Model) else source
+    model = network(source)
     if not (isinstance(model, nn.Module) and isinstance(getattr(model, "yaml", None), dict)):
         raise ValueError(f"{what} '{name}' holds no model of Ultralytics but {type(model).__name__}")
     if any(isinstance(m, Conv) and not hasattr(m, "bn") for m in model.modules()):

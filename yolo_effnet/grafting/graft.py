@@ -1,13 +1,11 @@
 """A trained detector with another backbone."""
 
-import copy
 import tempfile
 from pathlib import Path
 
 import torch
 from torch import nn
 from ultralytics import YOLO
-from ultralytics.nn.modules import Conv
 from ultralytics.utils import LOGGER
 from ultralytics.utils.checks import check_imgsz
 from ultralytics.utils.torch_utils import get_flops, get_num_params
@@ -15,7 +13,7 @@ from ultralytics.utils.torch_utils import get_flops, get_num_params
 from yolo_effnet.checkpoints import check_output, save_checkpoint
 from yolo_effnet.checks import why
 from yolo_effnet.grafting.anatomy import Anatomy, anatomy
-from yolo_effnet.grafting.backbone import Backbone, fill, load_backbone
+from yolo_effnet.grafting.backbone import Backbone, give_weights, load_backbone
 from yolo_effnet.grafting.confidence import confidence
 from yolo_effnet.grafting.donor import Donor, load_donor
 from yolo_effnet.grafting.match import match as match_features
@@ -23,42 +21,26 @@ from yolo_effnet.grafting.pictures import Pictures, find
 from yolo_effnet.grafting.plan import ACTIVATIONS, grafted_yaml
 from yolo_effnet.grafting.seams import Seam, find_seams
 from yolo_effnet.grafting.solve import solve
+from yolo_effnet.grafting.taps import NARROW, WIDE
+from yolo_effnet.host.heads import keep_class_branches
 from yolo_effnet.nn.backbone import backbone_rows
 from yolo_effnet.nn.origin import DONOR, note
-from yolo_effnet.nn.settings import set_activation
 
 
-def _keep_class_branches(head: nn.Module, theirs: nn.Module) -> None:
-    """Give a head class branches of the donor's inner width, which no YAML tells.
-
-    Ultralytics leaves them as wide as they were for the classes that a detector had before it was fine-tuned.
-
-    Args:
-        head (nn.Module): Head of the grafted model.
-        theirs (nn.Module): That of the donor.
-    """
-    for name in ("cv3", "one2one_cv3"):
-        ours, branches = getattr(head, name, None), getattr(theirs, name, None)
-        if ours is None or branches is None or ours[0][-1].in_channels == branches[0][-1].in_channels:
-            continue
-        act = next(m.act for m in ours.modules() if isinstance(m, Conv))
-        branches = copy.deepcopy(branches)
-        set_activation(branches, act, Conv)
-        setattr(head, name, branches)
-
-
-def _build(donor: Donor, backbone: Backbone, activation: str | None) -> tuple[nn.Module, Anatomy, list[list[Seam]]]:
+def _build(
+    donor: Donor, backbone: Backbone, taps: str | None, activation: str | None
+) -> tuple[nn.Module, Anatomy, list[list[Seam]]]:
     """Return the grafted model with the donor's neck and head, what its rows are, and what is to be solved for.
 
     Raises:
-        ValueError: If a tensor of neck or head is not the donor's.
+        ValueError: If a tensor of neck or head is not the donor's, or there is nothing to tap.
     """
-    d = grafted_yaml(donor, backbone.config, backbone.model, backbone.anatomy, activation)
+    d = grafted_yaml(donor, backbone, taps, activation)
     model = type(donor.model)(d, ch=donor.model.yaml.get("channels", 3), verbose=False)
     model.names = dict(donor.model.names)
     parts = anatomy(model, "the grafted model")
     shift = parts.start - donor.anatomy.start
-    _keep_class_branches(model.model[-1], donor.head)
+    keep_class_branches(model.model[-1], donor.head)
     seams = find_seams(donor, model, parts)
     new = tuple(f"{s.row}.{s.name}".rstrip(".") + "." for row in seams for s in row)
     theirs = donor.model.model.state_dict()
@@ -121,6 +103,7 @@ def graft(
     *,
     number: int = 256,
     imgsz: int = 640,
+    taps: str | None = None,
     match: int = 0,
     activation: str | None = None,
     backbone_weights: str | Path | None = None,
@@ -146,6 +129,8 @@ def graft(
             working directory, and training it on several GPUs needs it saved.
         number (int): Pictures that are taken, evenly, each with its mirror image.
         imgsz (int): Side in pixels to which they are letterboxed; rounded up to a multiple of the donor's stride.
+        taps (str | None): What the neck takes: `narrow`, the outputs of the backbone's stages, or `wide`, also what
+            their last blocks project, six times as wide. By default wide, where stages of ours have such maps.
         match (int): Gradient steps of 8 pictures that follow, which bring the inputs of the head to the donor's.
         activation (str | None): Activation that neck and head get in place of the donor's, `relu6` or `relu`, for
             devices that compute it faster; needs `match`, which then teaches the head too.
@@ -166,6 +151,8 @@ def graft(
     """
     if isinstance(match, bool) or not isinstance(match, int) or match < 0:
         raise ValueError(f"match must be a number of steps >= 0, got {match!r}")
+    if taps not in (None, NARROW, WIDE):
+        raise ValueError(f"taps must be {NARROW} or {WIDE}, got {taps!r}")
     if activation is not None and activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
     if activation and not match:
@@ -180,10 +167,10 @@ def graft(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         taker = load_backbone(backbone, giver)
-        model, parts, seams = _build(giver, taker, activation)
+        model, parts, seams = _build(giver, taker, taps, activation)
     files = find(images, number)
     _tell_cost(giver, model)
-    LOGGER.info(f"Backbone of {taker.name}: {fill(model, taker, backbone_weights, allow_random)}")
+    LOGGER.info(f"Backbone of {taker.name}: {give_weights(model, taker, backbone_weights, allow_random)}")
     LOGGER.info(
         f"Neck and head of {giver.name}, whose licence holds for the result too: AGPL-3.0 for weights of Ultralytics"
     )
@@ -193,9 +180,9 @@ def graft(
     record = {
         "donor": giver.name, "backbone": taker.name, "pictures": len(pictures), "imgsz": imgsz, "seed": seed,
         "confidence": round(confidence(giver, pictures, device), 3),
-        "fit": solve(giver, model, seams, pictures, device),
     }  # fmt: skip
     LOGGER.info(f"{giver.name} has a confidence of {record['confidence']} in what these pictures show")
+    record["fit"] = solve(giver, model, seams, pictures, device)
     if match:
         record["match"] = match
         errors = match_features(giver, model, parts, pictures, match, seed, device, bool(activation))

@@ -11,6 +11,7 @@ from yolo_effnet.grafting.anatomy import Anatomy
 from yolo_effnet.grafting.donor import Donor
 from yolo_effnet.grafting.pictures import Pictures
 from yolo_effnet.grafting.seams import head_inputs
+from yolo_effnet.host.heads import branch_outputs
 
 _RATE, _BACKBONE_RATE = 5e-4, 1e-4
 _WARM_UP, _BATCH = 20, 8  # steps, pictures
@@ -18,10 +19,8 @@ _WARM_UP, _BATCH = 20, 8  # steps, pictures
 
 def _to_match(model: nn.Module, x: torch.Tensor, head_too: bool) -> list[torch.Tensor]:
     """Return the inputs of the head for images `x`, and with `head_too` also what its branches make of them."""
-    head = model.model[-1]
     maps = head_inputs(model, x)
-    branches = [m for m in head.children() if isinstance(m, nn.ModuleList) and len(m) == len(maps)] if head_too else []
-    return maps + [module(x) for branch in branches for module, x in zip(branch, maps, strict=True)]
+    return maps + branch_outputs(model.model[-1], maps) if head_too else maps
 
 
 def match(

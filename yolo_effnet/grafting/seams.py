@@ -20,11 +20,13 @@ class Seam:
 
     Attributes:
         row (int): Its row in the grafted model.
+        donor_row (int): The row of the donor that stands for that one.
         name (str): Its `Conv` inside that row, such as `cv1`.
         kept (tuple[tuple[slice, slice], ...]): Input channels that come from the donor's own rows, here and there.
     """
 
     row: int
+    donor_row: int
     name: str
     kept: tuple[tuple[slice, slice], ...]
 
@@ -100,7 +102,12 @@ def _segments(model: nn.Module, anatomy: Anatomy) -> list[list[tuple[int, bool]]
     segments: list[list[tuple[int, bool]]] = []
     for layer, channels in zip(model.model, anatomy.channels, strict=True):
         if layer.i >= anatomy.start and isinstance(layer, _PASSING):
-            segments.append([segment for f in sources(layer) for segment in segments[f]])
+            joined: list[tuple[int, bool]] = []
+            for width, foreign in (segment for f in sources(layer) for segment in segments[f]):
+                if foreign and joined and joined[-1][1]:  # two maps of a backbone stand where one does, or two do
+                    width += joined.pop()[0]
+                joined.append((width, foreign))
+            segments.append(joined)
         else:
             segments.append([(channels or 0, layer.i < anatomy.start)])
     return segments
@@ -124,12 +131,13 @@ def find_seams(donor: Donor, model: nn.Module, anatomy: Anatomy) -> list[list[Se
         (source, *others) = sources(layer)
         if isinstance(layer, _PASSING) or others or not any(foreign for _, foreign in ours[source]):
             continue
-        counterpart = sources(donor.model.model[layer.i - shift])[0]
+        donor_row = layer.i - shift
+        counterpart = sources(donor.model.model[donor_row])[0]
         kept, here, there = [], 0, 0
         for (width, foreign), (width_there, _) in zip(ours[source], theirs[counterpart], strict=True):
             if not foreign:
                 kept.append((slice(here, here + width), slice(there, there + width)))
             here, there = here + width, there + width_there
         names = _first_convolutions(layer, here, f"row {layer.i} ({type(layer).__name__})")
-        seams.append([Seam(layer.i, name, tuple(kept)) for name in names])
+        seams.append([Seam(layer.i, donor_row, name, tuple(kept)) for name in names])
     return seams

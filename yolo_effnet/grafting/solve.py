@@ -81,24 +81,22 @@ def _columns(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
 
 def _collect(donor: Donor, model: nn.Module, seams: list[Seam], pictures: Pictures, device) -> list[list[Sums]]:
     """Return the sums of each seam of a row, over both halves of the pictures where there are two."""
-    row, halves = seams[0].row, [[], []]
-    there = row - len(model.model) + len(donor.model.model)
+    row, donor_row, halves = seams[0].row, donor.model.model[seams[0].donor_row], [[], []]
     number = -(-len(pictures) // 4)
     progress = TQDM(pictures.batches(4), total=number, desc=f"row {row}")
-    inputs, outputs, taken, given = {}, {}, {}, {}
+    inputs, row_inputs, targets = {}, {}, {}
     with ExitStack() as stack, torch.no_grad():
-        stack.enter_context(watched(donor.model.model[there], taken, {}, "row"))
+        stack.enter_context(watched(donor_row, row_inputs, {}, "row"))
         for seam in seams:
-            stack.enter_context(watched(_convolution(model, seam).conv, inputs, outputs, seam.name))
+            stack.enter_context(watched(_convolution(model, seam).conv, inputs, {}, seam.name))
             if seam.name != "project":
-                twin = donor.model.model[there].get_submodule(seam.name)
-                stack.enter_context(watched(twin.conv, {}, given, seam.name))
+                stack.enter_context(watched(donor_row.get_submodule(seam.name).conv, {}, targets, seam.name))
         for i, x in enumerate(progress):
             x = x.to(device)
             run(model, x, row)
-            run(donor.model, x, there)
+            run(donor.model, x, donor_row.i)
             for k, seam in enumerate(seams):
-                y = _target(donor, there, taken["row"]) if seam.name == "project" else given[seam.name]
+                y = _added(donor_row, row_inputs["row"]) if seam.name == "project" else targets[seam.name]
                 columns = _columns(_convolution(model, seam).conv, inputs[seam.name])
                 sums = Sums.of(columns, y.flatten(2).transpose(1, 2).reshape(-1, y.shape[1]))
                 half = halves[i % 2]
@@ -106,9 +104,9 @@ def _collect(donor: Donor, model: nn.Module, seams: list[Seam], pictures: Pictur
     return [list(both) for both in zip(*filter(None, halves), strict=True)]
 
 
-def _target(donor: Donor, row: int, x: torch.Tensor) -> torch.Tensor:
-    """Return what a donor's SPPF adds to its output: its input, or that projected."""
-    project = getattr(donor.model.model[row], "project", None)
+def _added(pooling: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return what an SPPF row adds to its output: its input `x`, or that projected."""
+    project = getattr(pooling, "project", None)
     return x if project is None else project(x)
 
 
@@ -172,8 +170,7 @@ def solve(donor: Donor, model: nn.Module, seams: list[list[Seam]], pictures: Pic
     for row in seams:
         for seam, halves in zip(row, _collect(donor, model, row, pictures, device), strict=True):
             layer = _convolution(model, seam)
-            there = donor.model.model[seam.row - len(model.model) + len(donor.model.model)]
-            twin = None if seam.name == "project" else there.get_submodule(seam.name)
+            twin = None if seam.name == "project" else donor.model.model[seam.donor_row].get_submodule(seam.name)
             prior = _prior(seam, layer.conv, twin and twin.conv)
             total, ridge = halves[0], _RIDGE
             if len(halves) == 2:

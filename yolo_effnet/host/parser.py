@@ -13,7 +13,7 @@ from ultralytics.utils import LOGGER, checks
 
 from yolo_effnet.host.key_checks import backbone_activation, check_keys, misspelt_keys
 from yolo_effnet.host.lending import has_rows_of_ours, lending, lent_names, tasks
-from yolo_effnet.host.row_checks import check_rows, row_error, timm_row_error
+from yolo_effnet.host.row_checks import check_rows, check_taps, row_error, timm_row_error
 from yolo_effnet.nn import timm_backbone
 from yolo_effnet.nn.registry import BLOCKS
 from yolo_effnet.nn.settings import set_activation, set_bn_momentum, set_drop_path, set_padding
@@ -105,6 +105,7 @@ def wrap_parse_model(parse_model):
                         if explained is None:
                             raise
                         raise explained from error
+                check_taps(rows, model)
             finally:
                 tasks.Conv.default_act = activation  # older releases leave `activation:` of a model to all later ones
         ours = [layer for layer in model if not isinstance(layer, timm_backbone.TimmBackbone)]  # which has its own

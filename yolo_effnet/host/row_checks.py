@@ -5,6 +5,7 @@ import inspect
 
 from yolo_effnet.checks import check_values
 from yolo_effnet.nn.registry import BLOCKS, ONCE
+from yolo_effnet.nn.stages import EfficientNetStage
 from yolo_effnet.nn.timm_models import STRIDES, feature_maps
 
 
@@ -66,20 +67,41 @@ def _check_row(index: int, row) -> list:
     return [f, n, name, args]
 
 
-def _check_index_row(index: int, row, maps: tuple) -> None:
-    """Check a row that takes the feature maps of a `TimmBackbone`.
+def _is_tapped(row) -> bool:
+    """Return whether a row is a stage that gives two maps."""
+    return row[2] in ("EfficientNetStage", "FusedStage") and row[3][5:6] == [True]
+
+
+def check_taps(rows: list, layers) -> None:
+    """Check the channels of `Index` rows that take the maps of a tapped stage, once all are built.
+
+    Raises:
+        ValueError: If they are not what the stage gives.
+    """
+    for index, (row, layer) in enumerate(zip(rows, layers, strict=True)):
+        source = layers[layer.f if layer.f >= 0 else index + layer.f] if row[2] == "Index" else None
+        if isinstance(source, EfficientNetStage) and row[3] not in [[c, i] for i, c in enumerate(source.tap_channels)]:
+            wide, narrow = source.tap_channels
+            raise row_error(index, row, f"a tapped stage gives [{wide}, 0] and [{narrow}, 1]; got {row[3]}")
+
+
+def _check_index_row(index: int, row, owner: str, maps: tuple | None) -> None:
+    """Check a row that takes a feature map of a `TimmBackbone`, or of a tapped stage, whose channels are not known yet.
 
     Raises:
         ValueError: If it is not an `Index` row with the channels of one of them.
     """
-    known = ", ".join(f"[{m.channels}, {m.index}] at stride {m.stride}" for m in maps)
+    known = "[channels, 0] for the wide one, [channels, 1] for the output"
+    if maps is not None:
+        known = ", ".join(f"[{m.channels}, {m.index}] at stride {m.stride}" for m in maps)
     if row[2] != "Index":
-        raise row_error(index, row, f"TimmBackbone gives several feature maps, which Index rows take: {known}")
+        raise row_error(index, row, f"{owner} gives several feature maps, which Index rows take: {known}")
     args = row[3]
     if row[1] != 1:
         raise row_error(index, row, f"the repeats of Index must be 1, got {row[1]}")
-    if not all(map(_is_int, args)) or args not in [[m.channels, m.index] for m in maps]:
-        raise row_error(index, row, f"channels and index of TimmBackbone's feature maps are {known}; got {args}")
+    taken = len(args) == 2 if maps is None else args in [[m.channels, m.index] for m in maps]
+    if not all(map(_is_int, args)) or not taken:
+        raise row_error(index, row, f"channels and index of {owner}'s feature maps are {known}; got {args}")
 
 
 def row_error(index: int, row, why: str) -> ValueError:
@@ -128,12 +150,14 @@ def check_rows(d: dict) -> dict:
             for f in row[0] if isinstance(row[0], (list, tuple)) else row[:1]:
                 source = index + f if f < 0 else f
                 if source in maps:
-                    _check_index_row(index, row, maps[source])
+                    _check_index_row(index, row, modules[source], maps[source])
                 elif row[2] == "Index" and index and modules[source] in (*BLOCKS, "Index"):
                     raise row_error(index, row, f"Index picks one of several feature maps, row {source} gives one only")
             checked[part].append(_check_row(index, row) if row[2] in BLOCKS else row)
             if row[2] == "TimmBackbone":
                 maps[index] = feature_maps(row[3][0])
+            elif _is_tapped(row):
+                maps[index] = None
             modules.append(row[2])
             index += 1
     return checked

@@ -9,7 +9,6 @@ from torch import nn
 from ultralytics.nn.modules import Detect
 from ultralytics.nn.tasks import ClassificationModel
 from ultralytics.utils import LOGGER, RANK, torch_utils
-from ultralytics.utils.checks import check_imgsz
 
 from yolo_effnet.arguments import ARGUMENTS, WEIGHTS_KEYS, Start
 from yolo_effnet.host import schedule
@@ -79,46 +78,7 @@ def _load(trainer, model: nn.Module, weights: str | None) -> bool:
     return loaded[0] is not None
 
 
-def _graft(trainer) -> bool:
-    """Put the model of a trainer under the neck and head of the argument `graft`; return whether there is one.
-
-    The grafted model becomes a file in the folder of the run, from which every rank builds its model.
-
-    Raises:
-        ValueError: If the argument contradicts another, or donor and model do not go together.
-        WeightsUnavailableError: If the backbone's weights cannot be had, a RuntimeError.
-    """
-    args = trainer.args
-    donor = getattr(args, "graft", None)
-    if donor is None or trainer.resume:
-        return False
-    kind, lines, _ = str(donor).partition("(\n")  # of an object, which Ultralytics writes out as it saves arguments
-    if lines or not isinstance(donor, (str, Path)) or not str(donor):
-        found = f"a {kind} object: save it, and give its path" if lines else repr(donor)[:80]
-        raise ValueError(f"graft must name a trained detector, such as yolov8n.pt, got {found}")
-    if args.pretrained is not True:
-        raise ValueError(f"pretrained={args.pretrained} contradicts graft={donor}: leave out one of them")
-    from yolo_effnet.grafting.donor import load_donor  # not for other trainings: it needs all of Ultralytics
-    from yolo_effnet.grafting.graft import graft
-
-    file = trainer.save_dir / "grafted.pt"
-    if RANK in (-1, 0):
-        giver = load_donor(donor)
-        if (task := giver.mode) != args.task:
-            raise ValueError(f"graft={donor} is a model to {task}, not to {args.task}: yolo {task} train ..")
-        size = check_imgsz(args.imgsz, stride=1, max_dim=1)  # one side, which is rounded for the donor
-        file.parent.mkdir(parents=True, exist_ok=True)
-        graft(
-            giver.model, args.model, trainer.data["train"], file, imgsz=size, seed=args.seed, device=trainer.device,
-            backbone_weights=getattr(args, "backbone_weights", None),
-        )  # fmt: skip
-    if schedule.world_size() > 1:
-        torch.distributed.barrier()
-    trainer.model = str(file)
-    return True
-
-
-def load_into(trainer, grafted: bool = False) -> None:
+def load_into(trainer) -> None:
     """Load ImageNet weights into the finished model of one of Ultralytics' trainers, before anything is built on it.
 
     The argument `backbone_weights` always loads. The keys of the model YAML do unless `pretrained=False`, if most of
@@ -127,7 +87,6 @@ def load_into(trainer, grafted: bool = False) -> None:
 
     Args:
         trainer (BaseTrainer): The trainer.
-        grafted (bool): Whether its model was grafted just now, with the weights that the argument names.
 
     Raises:
         ValueError: If the weights do not fit, an argument contradicts another or has no backbone to act on, or
@@ -143,6 +102,7 @@ def load_into(trainer, grafted: bool = False) -> None:
         return
     if args.pretrained is False and isinstance(model, ClassificationModel):
         draw_again(model)  # Ultralytics' trainer has reset the layers of this kind of model to PyTorch's own weights
+    grafted = getattr(args, "graft", None) is not None  # with the weights that the argument names
     _load_weights(trainer, model, None if grafted else weights)
     start = origin(model).start
     if start is Start.RANDOM and getattr(args, "quantize", None) == 8:
@@ -198,16 +158,15 @@ def _note_first_update(trainer) -> None:
 
 
 def wrap_setup(setup):
-    """Return the method that prepares a training, which grafts and loads too."""
+    """Return the method that prepares a training, which loads them too."""
 
     @functools.wraps(setup)
     def wrapper(self, *args, **kwargs):
         finish = self.set_model_attributes  # the last step before calibration, compilation, DDP and EMA
-        grafted = _graft(self)
 
         def finish_and_load():
             finish()
-            load_into(self, grafted)
+            load_into(self)
 
         self.set_model_attributes = finish_and_load
         try:

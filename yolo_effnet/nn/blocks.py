@@ -5,7 +5,7 @@ from torch import nn
 
 from yolo_effnet.checks import check_values
 from yolo_effnet.nn import gate, strips
-from yolo_effnet.nn.layers import ConvNormAct, DropPath, StridedConv, shrink
+from yolo_effnet.nn.layers import ConvNormAct, DropPath, FeatureMaps, StridedConv, shrink
 from yolo_effnet.nn.registry import STACKED, block
 
 
@@ -54,10 +54,17 @@ class SqueezeExcite(nn.Module):
 class MBConv(nn.Module):
     """Mobile inverted bottleneck: expand, depthwise convolution, squeeze-and-excite, project, residual.
 
+    Attributes:
+        has_wide_map (bool): Whether its projection takes another map than the block does.
+        tap (bool): Whether it gives two maps, as `FeatureMaps`: 0, what its projection takes, and 1, its output.
+
     References:
         MobileNetV2, https://arxiv.org/abs/1801.04381, section 3.4; with squeeze-and-excite as in
         MnasNet, https://arxiv.org/abs/1807.11626, Figure 7.
     """
+
+    has_wide_map = True
+    tap = False
 
     def __init__(
         self,
@@ -99,21 +106,30 @@ class MBConv(nn.Module):
         self.drop_path = _residual(c1, c2, s, drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map `(B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s))`."""
+        """Map `(B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s))`, or to both maps of that size with `tap`."""
         if strips.are_possible(self.expand, self.depthwise, self.project, self, x):
-            y = strips.compute(self.expand, self.depthwise, self.se, self.project, x)
-            return y if self.drop_path is None else y.add_(x)
-        y = self.project(self.se(self.depthwise(self.expand(x))))
-        return y if self.drop_path is None else self.drop_path(x, y)
+            y, inner = strips.compute(self.expand, self.depthwise, self.se, self.project, x, self.tap)
+            y = y if self.drop_path is None else y.add_(x)
+        else:
+            inner = self.se(self.depthwise(self.expand(x)))
+            y = self.project(inner)
+            y = y if self.drop_path is None else self.drop_path(x, y)
+        return FeatureMaps.of({0: inner, 1: y}) if self.tap else y
 
 
 @block(repeats="FusedStage")
 class FusedMBConv(nn.Module):
     """MBConv whose expansion and depthwise convolution are one dense convolution: faster where channels are few.
 
+    Attributes:
+        has_wide_map (bool): As in `MBConv`.
+        tap (bool): As in `MBConv`.
+
     References:
         EfficientNetV2, https://arxiv.org/abs/2104.00298, section 3.2 and Figure 2.
     """
+
+    tap = False
 
     def __init__(
         self,
@@ -151,10 +167,17 @@ class FusedMBConv(nn.Module):
         self.project = dense if single else ConvNormAct(expanded, c2, 1, act=False)
         self.drop_path = _residual(c1, c2, s, drop_path)
 
+    @property
+    def has_wide_map(self) -> bool:
+        """Whether its projection takes another map than the block does."""
+        return not isinstance(self.expand, nn.Identity)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map `(B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s))`."""
-        y = self.project(self.se(self.expand(x)))
-        return y if self.drop_path is None else self.drop_path(x, y)
+        """Map `(B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s))`, or to both maps of that size with `tap`."""
+        inner = self.se(self.expand(x))
+        y = self.project(inner)
+        y = y if self.drop_path is None else self.drop_path(x, y)
+        return FeatureMaps.of({0: inner, 1: y}) if self.tap else y
 
 
 def _spatial_conv(c1: int, c2: int, k: int, s: int, groups: int = 1) -> ConvNormAct:

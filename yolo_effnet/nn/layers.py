@@ -161,3 +161,21 @@ class DropPath(nn.Module):
             return x + branch
         keep = x.new_empty((len(x), 1, 1, 1)).bernoulli_(1 - self.p).div_(1 - self.p)
         return torch.addcmul(x, branch, keep)
+
+
+class FeatureMaps(dict):
+    """Feature maps by index, as a layer's output; to a function of torch they are the last of them.
+
+    So `embed=[0]` of Ultralytics' predictor, which averages the output of a layer, gives that of the top map.
+    """
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        """Call `function` with the last map in place of the maps."""
+        args = (next(reversed(value.values())) if isinstance(value, cls) else value for value in args)
+        return function(*args, **(kwargs or {}))
+
+    @classmethod
+    def of(cls, maps: dict[int, torch.Tensor]) -> dict[int, torch.Tensor]:
+        """Return maps in this form, or as they are where a compiler knows a plain dict only."""
+        return maps if gate.is_compiling() else cls(maps)

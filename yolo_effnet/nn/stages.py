@@ -66,7 +66,15 @@ class EfficientNetStage(BackboneRow, nn.Sequential):
     kind = MBConv
 
     def __init__(
-        self, c1: int, c2: int, n: int = 1, k: int = 3, s: int = 1, expand_ratio: float = 6, se_ratio: float = 0.25
+        self,
+        c1: int,
+        c2: int,
+        n: int = 1,
+        k: int = 3,
+        s: int = 1,
+        expand_ratio: float = 6,
+        se_ratio: float = 0.25,
+        tap: bool = False,
     ):
         """Initialize the stage, which maps `(B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s))`.
 
@@ -78,15 +86,27 @@ class EfficientNetStage(BackboneRow, nn.Sequential):
             s (int): Stride of the first block, 1 or 2.
             expand_ratio (float): As in the block.
             se_ratio (float): As in the block.
+            tap (bool): Whether it gives two maps, which `Index` rows take: 0, the wide one that its last block
+                projects, and 1, its output.
 
         Raises:
-            ValueError: If a value is outside its range.
+            ValueError: If a value is outside its range, or the last block has no wide map.
         """
         owner = type(self).__name__
-        check_values(owner, c1=c1, c2=c2, n=n, k=k, s=s, expand_ratio=expand_ratio, se_ratio=se_ratio)
+        check_values(owner, c1=c1, c2=c2, n=n, k=k, s=s, expand_ratio=expand_ratio, se_ratio=se_ratio, tap=tap)
         super().__init__(
             *(self.kind(c2 if i else c1, c2, k, 1 if i else s, expand_ratio, se_ratio) for i in range(n)),
         )
+        if tap and not self[-1].has_wide_map:
+            raise ValueError(f"{owner}: its blocks have no wide map to tap where expand_ratio is 1")
+        if tap:
+            self[-1].tap = True
+
+    @property
+    def tap_channels(self) -> tuple[int, int] | None:
+        """Channels of the two maps of a tapped stage, None for one that gives its output only."""
+        conv = self[-1].project.conv
+        return (conv.in_channels, conv.out_channels) if self[-1].tap else None
 
 
 @block(repeats=ARGUMENT)
@@ -100,10 +120,18 @@ class FusedStage(EfficientNetStage):
     kind = FusedMBConv
 
     def __init__(
-        self, c1: int, c2: int, n: int = 1, k: int = 3, s: int = 1, expand_ratio: float = 4, se_ratio: float = 0
+        self,
+        c1: int,
+        c2: int,
+        n: int = 1,
+        k: int = 3,
+        s: int = 1,
+        expand_ratio: float = 4,
+        se_ratio: float = 0,
+        tap: bool = False,
     ):
         """Initialize the stage; arguments and errors as in `EfficientNetStage`."""
-        super().__init__(c1, c2, n, k, s, expand_ratio, se_ratio)
+        super().__init__(c1, c2, n, k, s, expand_ratio, se_ratio, tap)
 
 
 @block(repeats=ONCE)

@@ -4,9 +4,8 @@ import torch
 from torch import nn
 
 from yolo_effnet.checks import check_values
-from yolo_effnet.nn import gate
 from yolo_effnet.nn.backbone import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
-from yolo_effnet.nn.layers import ConvNormAct, StridedConv, shrink
+from yolo_effnet.nn.layers import ConvNormAct, FeatureMaps, StridedConv, shrink
 from yolo_effnet.nn.registry import ONCE, block
 from yolo_effnet.nn.timm_models import batchnorms_after_convolutions, create, feature_maps, padding_of, to_nchw
 
@@ -41,19 +40,6 @@ def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
     """Put `module` in the place of the one of that name in `model`; torch itself can from 2.5 on."""
     parent, _, attribute = name.rpartition(".")
     setattr(model.get_submodule(parent), attribute, module)
-
-
-class FeatureMaps(dict):
-    """Feature maps by index, as a layer's output; to a function of torch they are the last of them.
-
-    So `embed=[0]` of Ultralytics' predictor, which averages the output of a layer, gives that of the top map.
-    """
-
-    @classmethod
-    def __torch_function__(cls, function, types, args=(), kwargs=None):
-        """Call `function` with the last map in place of the maps."""
-        args = (next(reversed(value.values())) if isinstance(value, cls) else value for value in args)
-        return function(*args, **(kwargs or {}))
 
 
 @block(repeats=ONCE)
@@ -142,5 +128,4 @@ class TimmBackbone(PixelNormalization, nn.Module):
     def forward(self, x: torch.Tensor) -> dict[int, torch.Tensor]:
         """Return the map `(B, C, H/s, W/s)` of each index in `maps`, of `(B, c1, H, W)` images in [0, 1]."""
         outputs = to_nchw(self.body, self.body(self.normalize(x)))
-        maps = {known.index: y for known, y in zip(self.maps, outputs, strict=True)}
-        return maps if gate.is_compiling() else FeatureMaps(maps)
+        return FeatureMaps.of({known.index: y for known, y in zip(self.maps, outputs, strict=True)})

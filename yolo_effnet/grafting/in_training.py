@@ -1,0 +1,55 @@
+"""The argument `graft` of a training. Imports little: every training imports it, and few graft."""
+
+import functools
+
+import torch
+from ultralytics.utils import RANK
+from ultralytics.utils.checks import check_imgsz
+
+from yolo_effnet.arguments import ARGUMENTS
+from yolo_effnet.host.schedule import world_size
+
+
+def _graft(trainer) -> None:
+    """Put the model of a trainer under the neck and head of a donor.
+
+    The grafted model becomes a file in the folder of the run, from which every rank builds its model.
+
+    Raises:
+        ValueError: If the argument contradicts another, or donor and model do not go together.
+        WeightsUnavailableError: If the backbone's weights cannot be had, a RuntimeError.
+    """
+    args = trainer.args
+    donor = args.graft
+    ARGUMENTS["graft"].check(donor)
+    if args.pretrained is not True:
+        raise ValueError(f"pretrained={args.pretrained} contradicts graft={donor}: leave out one of them")
+    from yolo_effnet.grafting.donor import load_donor  # not for other trainings: it needs all of Ultralytics
+    from yolo_effnet.grafting.graft import graft
+
+    file = trainer.save_dir / "grafted.pt"
+    if RANK in (-1, 0):
+        giver = load_donor(donor)
+        if (task := giver.mode) != args.task:
+            raise ValueError(f"graft={donor} is a model to {task}, not to {args.task}: yolo {task} train ..")
+        size = check_imgsz(args.imgsz, stride=1, max_dim=1)  # one side, which is rounded for the donor
+        file.parent.mkdir(parents=True, exist_ok=True)
+        graft(
+            giver.model, args.model, trainer.data["train"], file, imgsz=size, seed=args.seed, device=trainer.device,
+            backbone_weights=getattr(args, "backbone_weights", None),
+        )  # fmt: skip
+    if world_size() > 1:
+        torch.distributed.barrier()
+    trainer.model = str(file)
+
+
+def wrap_setup_model(setup_model):
+    """Return the method that builds the model of a training, which is a grafted one where the argument says so."""
+
+    @functools.wraps(setup_model)
+    def wrapper(self, *args, **kwargs):
+        if getattr(self.args, "graft", None) is not None and not self.resume:
+            _graft(self)
+        return setup_model(self, *args, **kwargs)
+
+    return wrapper

@@ -1,0 +1,69 @@
+"""What a grafted neck takes from its backbone: the outputs of stages, and the wide maps inside their last blocks."""
+
+import inspect
+
+from ultralytics.nn.modules import Concat, Index
+
+from yolo_effnet.grafting.anatomy import sources
+from yolo_effnet.grafting.backbone import Backbone
+from yolo_effnet.host.models import explicit_rows
+from yolo_effnet.nn.stages import EfficientNetStage
+
+NARROW, WIDE = "narrow", "wide"
+
+
+def _stages_behind(layers: list) -> dict[int, int]:
+    """Return the stage behind each row that only picks one of a tapped stage's two maps, or joins them."""
+    behind: dict[int, int] = {}
+    for layer in layers:
+        first, *others = sources(layer)
+        if isinstance(layer, Index) and getattr(layers[first], "tap_channels", None):
+            behind[layer.i] = first
+        elif isinstance(layer, Concat) and all(behind.get(f) == behind.get(first, -1) for f in [first, *others]):
+            behind[layer.i] = behind[first]
+    return behind
+
+
+def tapped_rows(
+    backbone: Backbone, levels: list[int], taps: str | None
+) -> tuple[list[list], dict[int, dict[int, int]]]:
+    """Return the rows of a backbone, and for each level the rows that give its maps, with their channels.
+
+    The output of a stage comes first, then the wide map where it is taken.
+
+    Args:
+        backbone (Backbone): Of which taps that it has already are forgotten.
+        levels (list[int]): Those of the pyramid, 3 for P3/8, that the neck takes; the backbone has a map at each.
+        taps (str | None): `narrow` for outputs alone, `wide` for the wide maps too; by default these where there are
+            some.
+
+    Raises:
+        ValueError: If `taps` is `wide` and no stage has a wide map.
+    """
+    anatomy = backbone.anatomy
+    layers = list(backbone.model.model)[: anatomy.start]
+    behind = _stages_behind(layers)
+    ends = {behind.get(row, row): level for level in levels if (row := anatomy.tap(level)) is not None}
+    rows, moved, maps = [], {-1: -1}, {}
+    for layer, (_, n, name, args) in zip(layers, explicit_rows(backbone.model, anatomy.channels), strict=False):
+        if layer.i in behind:
+            moved[layer.i] = moved[behind[layer.i]]
+            continue
+        taken = [-1 if moved[f] == len(rows) - 1 else moved[f] for f in sources(layer)]
+        rows.append([taken if isinstance(layer.f, list) else taken[0], n, name, args])
+        moved[layer.i] = last = len(rows) - 1
+        if isinstance(layer, EfficientNetStage):
+            del args[5:]
+        if layer.i not in ends:
+            continue
+        maps[ends[layer.i]] = {last: anatomy.channels[layer.i]}
+        if taps != NARROW and isinstance(layer, EfficientNetStage) and layer[-1].has_wide_map:
+            defaults = [p.default for p in inspect.signature(type(layer)).parameters.values()][3:7]
+            args += [*defaults[len(args) - 1 :], True]
+            conv = layer[-1].project.conv
+            rows += [[-1, 1, "Index", [conv.in_channels, 0]], [last, 1, "Index", [conv.out_channels, 1]]]
+            moved[layer.i] = last + 2
+            maps[ends[layer.i]] = {last + 2: conv.out_channels, last + 1: conv.in_channels}
+    if taps == WIDE and not any(len(taken) > 1 for taken in maps.values()):
+        raise ValueError(f"taps={taps} needs a backbone of EfficientNetStage or FusedStage rows, not '{backbone.name}'")
+    return rows, maps

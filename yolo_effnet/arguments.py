@@ -124,9 +124,8 @@ def _check_is_plain(argument: Argument, value) -> None:
     if value == "":
         raise SyntaxError(f"'{argument.name}' is a valid argument but is missing its value, {argument.accepted}")
     if not isinstance(value, (str, int, float, os.PathLike, type(None))):
-        raise ValueError(
-            f"{argument.name} must be {argument.accepted}, got a {type(value).__name__} object: save it, and give its path"
-        )
+        found = f"a {type(value).__name__} object: save it, and give its path"
+        raise ValueError(f"{argument.name} must be {argument.accepted}, got {found}")
 
 
 def wrap_check(check):

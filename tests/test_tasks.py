@@ -50,12 +50,12 @@ def test_the_metric_of_the_task_rises(task, name, metric, tmp_path):
 def classifier(request, tmp_path):
     """Return timm's model of a tag with random weights, and a checkpoint that `load_backbone_weights` made of them."""
     tag = request.param
-    theirs = reference(tag, tmp_path / "weights.safetensors")
+    theirs = reference(tag, tmp_path / f"{tag}.safetensors")
     config = yolo_effnet.model_config(f"yolov8-effb{tag.partition('_b')[2][0]}-cls")
     config["padding"] = "same" if tag.startswith("tf_") else "symmetric"
     (tmp_path / "model.yaml").write_text(str(config))
     ours = YOLO(tmp_path / "model.yaml")
-    report = yolo_effnet.load_backbone_weights(ours, tmp_path / "weights.safetensors")
+    report = yolo_effnet.load_backbone_weights(ours, tmp_path / f"{tag}.safetensors")
     assert report.tensors == len([k for k in theirs.state_dict() if not k.endswith("num_batches_tracked")])
     torch.save({"model": ours.model, "train_args": {"task": "classify", "imgsz": 224}}, tmp_path / "model.pt")
     return theirs, tmp_path / "model.pt"

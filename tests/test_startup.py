@@ -273,7 +273,7 @@ def test_a_loader_that_executes_otherwise_stays(monkeypatch):
             return importlib.machinery.ModuleSpec(name, Old())
 
     monkeypatch.setattr(sys, "meta_path", [Finder])
-    assert type(startup._HostFinder().find_spec(startup.HOST).loader) is Old
+    assert type(startup._HostFinder().find_spec(startup.MODELS).loader) is Old
 
 
 def test_a_folder_without_code_is_no_error(tmp_path):

@@ -12,7 +12,6 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_effnet
-from yolo_effnet.nn import strips
 from yolo_effnet.nn.stages import EfficientNetStage, FusedStage
 from yolo_effnet.tools.compare import ModelFile
 
@@ -45,22 +44,8 @@ def test_a_tapped_stage_gives_what_its_last_block_projects_and_what_it_gives_wit
                     maps = stage(x)
                 torch.testing.assert_close(maps[1], expected, rtol=1e-4, atol=1e-5)
                 torch.testing.assert_close(maps[0], seen[0], rtol=1e-4, atol=1e-5)
-        last = fused(tapped)[-1]
-        if kind is EfficientNetStage:
-            inner = (last.expand, last.depthwise, last.project)
-            assert strips.are_possible(*inner, last, x)
     assert tapped.tap_channels == tuple(maps[i].shape[1] for i in (0, 1))
     assert plain.tap_channels is None
-
-
-def test_the_wide_map_is_kept_while_the_next_is_computed():
-    """In strips, whose memory is used again otherwise."""
-    stage, x = fused(randomize(EfficientNetStage(8, 8, tap=True))), torch.rand(1, 8, 16, 16)
-    with torch.no_grad():
-        wide = stage(x)[0]
-        before = wide.clone()
-        stage(2 * x)
-    assert torch.equal(wide, before)
 
 
 ROWS = [[-1, 1, "EfficientNetStem", [32]], [-1, 2, "EfficientNetStage", [24, 3, 2, 6, 0.25, True]]]

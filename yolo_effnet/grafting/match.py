@@ -13,7 +13,8 @@ from yolo_effnet.grafting.pictures import Pictures
 from yolo_effnet.grafting.seams import head_inputs
 from yolo_effnet.host.heads import branch_outputs
 
-_RATE, _BACKBONE_RATE = 5e-4, 1e-4
+_RATE, _BACKBONE_RATE = 1e-4, 2e-5  # five times as much leads away from what was solved
+_ANEW = 5  # times these where neck and head get another activation, which leaves little of it
 _WARM_UP, _BATCH = 20, 8  # steps, pictures
 
 
@@ -53,7 +54,8 @@ def match(
     neck = [p for layer in layers[anatomy.start : None if head_too else -1] for p in layer.parameters()]
     for parameter in (*backbone, *neck):
         parameter.requires_grad_(True)
-    groups = [{"params": backbone, "lr": _BACKBONE_RATE}, {"params": neck, "lr": _RATE}]
+    factor = _ANEW if head_too else 1
+    groups = [{"params": backbone, "lr": factor * _BACKBONE_RATE}, {"params": neck, "lr": factor * _RATE}]
     optimizer = torch.optim.AdamW(groups, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / steps))

@@ -107,13 +107,12 @@ class MBConv(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `(B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s))`, or to both maps of that size with `tap`."""
-        if strips.are_possible(self.expand, self.depthwise, self.project, self, x):
-            y, inner = strips.compute(self.expand, self.depthwise, self.se, self.project, x, self.tap)
-            y = y if self.drop_path is None else y.add_(x)
-        else:
-            inner = self.se(self.depthwise(self.expand(x)))
-            y = self.project(inner)
-            y = y if self.drop_path is None else self.drop_path(x, y)
+        if not self.tap and strips.are_possible(self.expand, self.depthwise, self.project, self, x):
+            y = strips.compute(self.expand, self.depthwise, self.se, self.project, x)
+            return y if self.drop_path is None else y.add_(x)
+        inner = self.se(self.depthwise(self.expand(x)))
+        y = self.project(inner)
+        y = y if self.drop_path is None else self.drop_path(x, y)
         return FeatureMaps.of({0: inner, 1: y}) if self.tap else y
 
 

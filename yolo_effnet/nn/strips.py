@@ -88,11 +88,8 @@ def _scratch_map(channels: int, height: int, width: int) -> torch.Tensor:
     return _scratch.buffer[:size].view(1, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _expand_and_convolve(expand: nn.Module, depthwise: ConvNormAct, x: torch.Tensor, keep: bool) -> torch.Tensor:
-    """Return the depthwise feature map of a `(1, c1, H, W)` image, its rows computed strip by strip.
-
-    Unless it is to be kept, the next call writes over it.
-    """
+def _expand_and_convolve(expand: nn.Module, depthwise: ConvNormAct, x: torch.Tensor) -> torch.Tensor:
+    """Return the depthwise feature map of a `(1, c1, H, W)` image, its rows computed strip by strip."""
     conv, (height, width) = depthwise.conv, x.shape[-2:]
     kernel, stride, channels = conv.kernel_size[0], conv.stride[0], conv.out_channels
     top = left = kernel // 2
@@ -104,10 +101,7 @@ def _expand_and_convolve(expand: nn.Module, depthwise: ConvNormAct, x: torch.Ten
     out_height, out_width = -(-height // stride), -(-width // stride)
     strips = 4 * channels * width * height / (_STRIP_BYTES * min(8, torch.get_num_threads()))
     rows = math.ceil(out_height / min(out_height, max(1, round(strips))))
-    if keep:
-        y = x.new_empty((1, out_height, out_width, channels)).permute(0, 3, 1, 2)
-    else:
-        y = _scratch_map(channels, out_height, out_width)
+    y = _scratch_map(channels, out_height, out_width)
     for first in range(0, out_height, rows):
         last = min(first + rows, out_height)
         start, end = first * stride - top, (last - 1) * stride - top + kernel
@@ -128,30 +122,19 @@ def _expand_and_convolve(expand: nn.Module, depthwise: ConvNormAct, x: torch.Ten
 
 
 def compute(
-    expand: nn.Module, depthwise: ConvNormAct, se: nn.Module, project: ConvNormAct, x: torch.Tensor, keep: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+    expand: nn.Module, depthwise: ConvNormAct, se: nn.Module, project: ConvNormAct, x: torch.Tensor
+) -> torch.Tensor:
     """Return `project(se(depthwise(expand(x))))`, `(B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s))`.
-
-    With `keep`, also what `project` takes, else None.
 
     An MBConv's time goes into the memory of its expanded feature map, six times as large as its input. Here that map
     lives in a strip of rows that stays in cache, image by image, and squeeze-and-excite weighs the columns of the
     projection's matrix in place of the map.
     """
-    conv, outputs, kept = project.conv, [], []
+    conv, outputs = project.conv, []
     for image in x.split(1):
         if image.stride(1) != 1:
             image = image.contiguous(memory_format=torch.channels_last)
-        y = _expand_and_convolve(expand, depthwise, image, keep)
-        weight = conv.weight
-        if type(se) is not nn.Identity and keep:
-            y *= se.gate(y)
-        elif type(se) is not nn.Identity:
-            weight = weight * se.gate(y)
+        y = _expand_and_convolve(expand, depthwise, image)
+        weight = conv.weight if type(se) is nn.Identity else conv.weight * se.gate(y)
         outputs.append(F.conv2d(y, weight, conv.bias, dilation=dilation(conv, y)))
-        kept += [y] * keep
-    return _joined(outputs), _joined(kept) if keep else None
-
-
-def _joined(images: list[torch.Tensor]) -> torch.Tensor:
-    return images[0] if len(images) == 1 else torch.cat(images)
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)

@@ -1,0 +1,165 @@
+"""Stages that give the wide map inside their last block, and grafted necks that take it."""
+
+import copy
+import pickle
+
+import pictures
+import pytest
+import torch
+from backbones import fused, randomize
+from donors import QUICK, checkpoint, output
+from ultralytics import YOLO
+from ultralytics.nn.tasks import DetectionModel
+
+import yolo_effnet
+from yolo_effnet.nn.stages import EfficientNetStage, FusedStage
+from yolo_effnet.tools.compare import ModelFile
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A data set of which 16 pictures are to train on."""
+    return pictures.draw("detect", tmp_path_factory.mktemp("images"), train=16, val=2)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize(
+    ("kind", "expand_ratio", "se_ratio"),
+    [(EfficientNetStage, 6, 0.25), (EfficientNetStage, 6, 0), (EfficientNetStage, 1, 0.25), (FusedStage, 4, 0.25)],
+)
+def test_a_tapped_stage_gives_what_its_last_block_projects_and_what_it_gives_without(kind, expand_ratio, se_ratio, n):
+    tapped = randomize(kind(8, 16, n, 3, 1, expand_ratio, se_ratio, True)).eval()
+    plain = kind(8, 16, n, 3, 1, expand_ratio, se_ratio)
+    plain.load_state_dict(tapped.state_dict())
+    plain.eval()
+    x, seen = torch.rand(2, 8, 16, 15), []
+    plain[-1].project.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.no_grad():
+        expected = plain(x)
+        for stage in (tapped, copy.deepcopy(tapped), pickle.loads(pickle.dumps(tapped)), fused(tapped)):
+            for fast in (True, False):
+                with yolo_effnet.fast_paths(fast):
+                    maps = stage(x)
+                torch.testing.assert_close(maps[1], expected, rtol=1e-4, atol=1e-5)
+                torch.testing.assert_close(maps[0], seen[0], rtol=1e-4, atol=1e-5)
+    assert tapped.tap_channels == tuple(maps[i].shape[1] for i in (0, 1))
+    assert plain.tap_channels is None
+
+
+ROWS = [[-1, 1, "EfficientNetStem", [32]], [-1, 2, "EfficientNetStage", [24, 3, 2, 6, 0.25, True]]]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ([1, 1, "Index", [99, 0]], r"row 2 .*a tapped stage gives \[144, 0\] and \[24, 1\]; got \[99, 0\]"),
+        ([-1, 1, "Index", [144, 1]], r"a tapped stage gives \[144, 0\] and \[24, 1\]; got \[144, 1\]"),
+        ([1, 1, "Index", [24]], r"channels and index of EfficientNetStage's feature maps are \[channels, 0\]"),
+        ([1, 1, "Conv", [24]], "EfficientNetStage gives several feature maps, which Index rows take"),
+        ([-1, 1, "EfficientNetStage", [24, 3, 2, 6, 0.25, 1]], "tap must be True or False, got 1"),
+        ([0, 1, "FusedStage", [32, 3, 1, 1, 0, True]], "no wide map to tap where expand_ratio is 1"),
+    ],
+)
+def test_a_wrong_row_is_one_clear_error(row, message):
+    rows = [*ROWS, row]
+    if "Stage" in row[2]:
+        rows = [ROWS[0], row, [-1, 1, "Index", [row[3][0], 1]]]
+    with pytest.raises(ValueError, match=message):
+        DetectionModel({"nc": 2, "backbone": rows, "head": [[[-1], 1, "Detect", ["nc"]]]}, verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("donor", "backbone", "wide"),
+    [
+        ("yolov8n", "yolov8-efflite0", (3, 3)),
+        ("yolov8s-seg", "yolov8-effb0", (3, 3)),
+        ("yolov8n-pose", "yolov8-effb1", (3, 3)),
+        ("yolov8n-obb", "yolov8-effv2b0", (3, 3)),
+        ("yolov8n-p2", "yolov8-effv2b0", (4, 4)),
+        ("yolov8n-p6", "yolov8-effb0", (3, 3)),
+        ("yolo26n", "yolo26-effb0", (3, 3)),
+        ("yolo11n", "yolov8-mobilenetv2_100", (0, 0)),
+    ],
+)
+def test_a_neck_takes_wide_maps(donor, backbone, wide, images, tmp_path):
+    """By default, of stages of ours; a model grafted so is donor and backbone of others, with or without."""
+    giver, options = checkpoint(donor, tmp_path), {**QUICK, "number": 2}
+    first = yolo_effnet.graft(giver, backbone, images, **options).model
+    first.load_state_dict(first.state_dict())  # which makes them weights that it was given
+    x = torch.rand(1, 3, 64, 64)
+    again = type(first)(copy.deepcopy(first.yaml), verbose=False)
+    again.names = first.names
+    again.load_state_dict(first.state_dict())
+    torch.testing.assert_close(output(again, x), output(first, x))
+    tapped = [layer for layer in first.model if getattr(layer, "tap_channels", None)]
+    assert len(tapped) == wide[0]
+    if not tapped:
+        with pytest.raises(ValueError, match="taps=wide needs a backbone of EfficientNetStage or FusedStage rows"):
+            yolo_effnet.graft(giver, backbone, images, taps="wide", **options)
+        return
+    for taps in ("narrow", "wide"):
+        second = yolo_effnet.graft(first, first, images, taps=taps, **options).model
+        assert torch.isfinite(output(second, x)).all()
+        stages = [layer for layer in second.model if isinstance(layer, EfficientNetStage)]
+        assert sum(stage[-1].tap for stage in stages) == (wide[1] if taps == "wide" else 0)
+        ours = [layer for layer in first.model if isinstance(layer, EfficientNetStage)]
+        for a, b in zip(stages, ours, strict=True):
+            assert all(torch.equal(t, b.state_dict()[k]) for k, t in a.state_dict().items())
+    assert [(a, b) for a, b in zip(first.yaml["backbone"], second.yaml["backbone"], strict=True) if a != b] == []
+
+
+@pytest.mark.parametrize("name", ["yolov8-effb0", "yolo26-efflite0"])
+def test_the_donors_own_backbone_gives_its_output_back(name, images, tmp_path):
+    """Of a graft with wide taps, and of a model without, from 400 positions to an input on."""
+    donor = checkpoint(name, tmp_path)
+    yolo_effnet.graft(donor, donor, images, tmp_path / "wide.pt", **{**QUICK, "imgsz": 128})
+    x = torch.rand(2, 3, 128, 128)
+    grafted = yolo_effnet.graft(tmp_path / "wide.pt", tmp_path / "wide.pt", images, **{**QUICK, "imgsz": 128})
+    wanted = output(YOLO(tmp_path / "wide.pt").model, x)
+    assert (output(grafted.model, x) - wanted).abs().max() / wanted.abs().max() < 1e-4
+
+
+def test_taps_are_narrow_or_wide(images, tmp_path):
+    with pytest.raises(ValueError, match="taps must be narrow or wide, got 'broad'"):
+        yolo_effnet.graft(checkpoint("yolov8n", tmp_path), "yolov8-effb0", images, taps="broad", **QUICK)
+
+
+@pytest.fixture(scope="module")
+def wide(images, tmp_path_factory):
+    """A graft with squeeze-and-excite whose random backbone is lively, as file."""
+    folder = tmp_path_factory.mktemp("wide")
+    backbone = checkpoint("yolov8-effb0", folder)
+    donor = checkpoint("yolov8n", folder)
+    return yolo_effnet.graft(donor, backbone, images, folder / "wide.pt", **{**QUICK, "number": 4}).ckpt_path
+
+
+@pytest.mark.export
+@pytest.mark.filterwarnings("ignore")  # exporters warn, at every step, of themselves
+@pytest.mark.parametrize(
+    ("name", "needs"), [("torchscript", "torch"), ("onnx", "onnxruntime"), ("openvino", "openvino"), ("ncnn", "ncnn")]
+)
+def test_it_is_exported(name, needs, wide, images, tmp_path, monkeypatch):
+    pytest.importorskip(needs)
+    monkeypatch.chdir(tmp_path)
+    picture = pictures.np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype="uint8")
+    expected = ModelFile(str(wide), picture, CPU)()
+    file = YOLO(wide).export(format=name, imgsz=64, device="cpu")
+    error = (ModelFile(file, picture, CPU)() - expected).abs().max() / expected.abs().max()
+    assert error < (3e-2 if name == "openvino" else 1e-4)  # which may compute in bfloat16
+
+
+@pytest.mark.parametrize("options", [{"freeze": 15}, {"freeze_epochs": 1}])
+def test_it_trains(options, wide, images, tmp_path):
+    """An epoch; with its backbone frozen that, and what the neck takes of it, stays."""
+    model = YOLO(wide)
+    before = copy.deepcopy(model.model.state_dict())
+    arguments = {**pictures.LEARNING, "epochs": 1, "pretrained": True, "data": images, "project": tmp_path}
+    model.train(**arguments, **options)
+    after = YOLO(model.trainer.last).model.state_dict()
+    rows = {key for key, t in before.items() if t.shape == after[key].shape and key.endswith("weight")}
+    changed = {key for key in rows if not torch.allclose(after[key].float(), before[key].float(), atol=1e-3)}
+    assert changed
+    assert not any(int(key.split(".")[1]) < 15 for key in changed)
+    assert torch.isfinite(output(YOLO(model.trainer.last).model.float(), torch.rand(1, 3, 64, 64))).all()

@@ -62,11 +62,11 @@ class Model:
     @property
     def exists(self) -> bool:
         """Return whether its parts go together."""
-        efficientnet, v8 = isinstance(self.architecture, EfficientNet), self.series == "yolov8"
-        if self.task == CLASSIFICATION and not (v8 and efficientnet and not self.letter + self.pyramid + self.neck):
+        ours = self.architecture if isinstance(self.architecture, EfficientNet) else None
+        v8, silu = self.series == "yolov8", ours and not ours.family.lite
+        if self.task == CLASSIFICATION and not (v8 and ours and not self.letter + self.pyramid + self.neck):
             return False
-        silu = isinstance(self.architecture, EfficientNet) and not self.architecture.family.lite
-        return (v8 or not self.neck) and (silu or not self.activation)
+        return bool((v8 or not self.neck) and (silu or not self.activation))
 
     @property
     def suffix(self) -> str:
@@ -79,16 +79,10 @@ class Model:
         return f"{self.series}{self.letter}-{self.architecture.variant}{self.suffix}"
 
 
-def _stem(architecture: Architecture) -> str:
-    """Return what the names of a family begin with."""
-    if isinstance(architecture, EfficientNet):
-        return architecture.family.prefix
-    return architecture.variant.rpartition("_")[0] + "_"
-
-
-_STEMS: dict[str, list[str]] = {stem: [] for stem in map(_stem, ARCHITECTURES.values())}
-for _architecture in ARCHITECTURES.values():
-    _STEMS[_stem(_architecture)].append(_architecture.variant.removeprefix(_stem(_architecture)))
+_STEMS: dict[str, list[str]] = {}  # what the names of a family begin with, and how they go on
+for _known in ARCHITECTURES.values():
+    _stem = _known.family.prefix if isinstance(_known, EfficientNet) else _known.variant.rpartition("_")[0] + "_"
+    _STEMS.setdefault(_stem, []).append(_known.variant.removeprefix(_stem))
 _NAME = re.compile(
     "".join(
         f"(?P<{part}>{'|'.join(choices)})"

@@ -43,11 +43,7 @@ def wrap_init(init):
 
 
 def _check(recipe: Recipe, args) -> None:
-    """Check that a recipe goes with the other arguments of a run.
-
-    Raises:
-        ValueError: If it does not.
-    """
+    """Check that a recipe goes with the other arguments of a run."""
     if recipe.grows and getattr(args, "multi_scale", None):
         raise ValueError(f"progressive={recipe.progressive} and multi_scale={args.multi_scale} both set the size")
     for name, is_share in (("progressive", recipe.grows), ("freeze_epochs", 0 < recipe.freeze_epochs < 1)):

@@ -106,7 +106,7 @@ SCALED = re.compile(rf"({'|'.join(SERIES)})([nslmx])(-.+)")  # of a file of one'
 
 def begins_as_ours(name: str) -> bool:
     """Return whether the name of a file begins as those of our models do, with or without the letter of a scale."""
-    return _OURS.fullmatch(SCALED.sub(r"\1\3", name)) is not None
+    return _OURS.fullmatch(name) is not None
 
 
 def _read(name: str) -> Model | None:
@@ -145,7 +145,7 @@ def parse_name(name: str) -> Model | None:
     Raises:
         ValueError: If the name begins as ours do but there is no such model.
     """
-    if not _OURS.fullmatch(name):
+    if not begins_as_ours(name):
         return None
     model = _read(name.partition(".")[0])
     if model is None:

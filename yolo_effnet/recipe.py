@@ -1,7 +1,7 @@
 """How a model of ours is trained: pure functions of arguments and epoch. Stdlib only."""
 
 import math
-from dataclasses import field, make_dataclass, replace
+from dataclasses import field, make_dataclass
 from typing import Any
 
 from yolo_effnet.arguments import FEW_UPDATES, RECIPE
@@ -31,10 +31,6 @@ class Recipe(_Values):
         super().__init__(**values)
         for argument in RECIPE:
             argument.check(getattr(self, argument.name))
-
-    def with_rate(self, ratio: float) -> "Recipe":
-        """Return the recipe with another learning rate."""
-        return replace(self, lr_ratio=ratio)
 
     @property
     def grows(self) -> bool:

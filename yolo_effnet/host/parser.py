@@ -72,7 +72,7 @@ def wrap_parse_model(parse_model):
             if ours := has_rows_of_ours(d):
                 for key, meant in misspelt_keys(d).items():
                     LOGGER.warning(f"model YAML: the key `{key}:` is not known and ignored; `{meant}:` may be meant")
-                check_keys(d, vars(tasks))
+                check_keys(d)
                 d = check_rows(d)
                 if not d.get("scales"):  # older releases build no C3k2 row without, and other ones for "mlx"
                     multiples = [d.get("depth_multiple", 1.0), d.get("width_multiple", 1.0), float("inf")]
@@ -92,7 +92,7 @@ def wrap_parse_model(parse_model):
             return built
         model, save = built
         blocks = torch.nn.ModuleList(m for m in model if not isinstance(m, timm_backbone.TimmBackbone))  # has its own
-        if own := backbone_activation(d, vars(tasks)):
+        if own := backbone_activation(d):
             set_activation(blocks, own)
         if not set_padding(blocks, d.get("padding")) and d.get("padding"):
             LOGGER.warning(f"model YAML: `padding: {d['padding']}` has no strided convolution of ours to act on")
@@ -145,7 +145,7 @@ def wrap_yaml_model_load(yaml_model_load):
         d = _load_own(path, yaml_model_load)
         if d is not None:
             if isinstance(d, dict) and has_rows_of_ours(d):  # Ultralytics looks into rows before it parses them
-                check_keys(d, vars(tasks))
+                check_keys(d)
                 check_rows(d)
             return d
         file = Path(path)

@@ -136,33 +136,23 @@ def model_names(suffix: str = "", series: str = "yolov8") -> list[str]:
     return [model.name for model in models if model and model.suffix == suffix]
 
 
-def parse_name(name: str) -> Model | None:
-    """Return what the name of a model says, or None where the name is not one of ours by its beginning.
-
-    Args:
-        name (str): Such as `yolov8-effb0` or `yolov8m-effb0-seg.yaml`.
-
-    Raises:
-        ValueError: If the name begins as ours do but there is no such model.
-    """
-    if not begins_as_ours(name):
-        return None
-    model = _read(name.partition(".")[0])
-    if model is None:
-        raise ValueError(f"'{name}' is neither a file nor a model of yolo_effnet; {suggest(name)}")
-    return model
-
-
 def find_model(name: str) -> Model:
-    """Return what the name of a model says.
+    """Return what the name of a model says, such as `yolov8-effb0` or `yolov8m-effb0-seg.yaml`.
 
     Raises:
         ValueError: If there is no model of that name.
     """
-    model = parse_name(name)
+    ours = begins_as_ours(name)
+    model = _read(name.partition(".")[0]) if ours else None
     if model is None:
-        raise ValueError(f"'{name}' is not a model of yolo_effnet; {suggest(name)}")
+        found = "neither a file nor" if ours else "not"
+        raise ValueError(f"'{name}' is {found} a model of yolo_effnet; {suggest(name)}")
     return model
+
+
+def parse_name(name: str) -> Model | None:
+    """Return what the name of a model says as `find_model` does, or None where it does not begin as ours do."""
+    return find_model(name) if begins_as_ours(name) else None
 
 
 def intended(name: str) -> str | None:

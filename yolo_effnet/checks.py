@@ -30,16 +30,12 @@ _ACCEPTED = {
 }
 
 
-def shortened(value) -> str:
-    """Return a value as text for an error, an object's in one short line."""
-    text = repr(value)
-    return text if len(text) <= 80 and "\n" not in text else f"{text.splitlines()[0][:77]}.."
-
-
 def check_value(name: str, value, accepts: Callable[[object], bool], accepted: str) -> None:
     """Raise a ValueError that names a value outside its range, and what is accepted."""
     if not accepts(value):
-        raise ValueError(f"{name} must be {accepted}, got {shortened(value)}")
+        text = repr(value)
+        found = text if len(text) <= 80 and "\n" not in text else f"{text.splitlines()[0][:77]}.."  # of an object
+        raise ValueError(f"{name} must be {accepted}, got {found}")
 
 
 def check_values(owner: str, **values) -> None:

@@ -23,11 +23,7 @@ class Recipe(_Values):
     """
 
     def __init__(self, **values):
-        """Take values by their names, and Ultralytics' behaviour for the others.
-
-        Raises:
-            ValueError: If one is out of its range.
-        """
+        """Take values by their names, each in its range, and Ultralytics' behaviour for the others."""
         super().__init__(**values)
         for argument in RECIPE:
             argument.check(getattr(self, argument.name))

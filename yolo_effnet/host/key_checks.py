@@ -38,7 +38,7 @@ def misspelt_keys(d: dict) -> dict[str, str]:
 
 
 def _resolve(node: ast.expr):
-    """Return what a dotted name stands for in Ultralytics' parser, or raise an AttributeError, KeyError or TypeError."""
+    """Return what a dotted name stands for in the parser, or raise an AttributeError, KeyError or TypeError."""
     if isinstance(node, ast.Attribute):
         return getattr(_resolve(node.value), node.attr)
     if isinstance(node, ast.Name):
@@ -66,11 +66,7 @@ def _check_activation(key: str, value) -> ast.expr:
 
 
 def backbone_activation(d: dict) -> nn.Module | None:
-    """Return the activation that a model YAML gives to its backbone alone, or None where it is that of the model.
-
-    Raises:
-        ValueError: If it is not a module of torch with literal arguments.
-    """
+    """Return the activation that a model YAML gives to its backbone alone, or None where it is that of the model."""
     value = d.get("backbone_activation")
     if not value:
         return None
@@ -87,11 +83,7 @@ def backbone_activation(d: dict) -> nn.Module | None:
 
 
 def check_keys(d: dict) -> None:
-    """Check the top-level keys of a model YAML.
-
-    Raises:
-        ValueError: If one is missing or malformed.
-    """
+    """Raise a ValueError that names a top-level key of a model YAML that is missing or malformed."""
     for part in ("backbone", "head"):
         if not isinstance(d.get(part), list):
             found = f"got {d[part]!r}" if part in d else "there is none"

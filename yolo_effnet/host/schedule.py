@@ -230,11 +230,7 @@ class _Applied:
 def apply(trainer, model: nn.Module, rows: list[BackboneRow], start: Start) -> None:
     """Decide on the recipe of a training, write it into its arguments, which checkpoints keep, and apply it.
 
-    Args:
-        trainer (BaseTrainer): One of Ultralytics' trainers, before it builds an optimizer.
-        model (nn.Module): Its model.
-        rows (list[BackboneRow]): The rows of its backbone.
-        start (Start): From what the training starts, for the defaults and the log.
+    The trainer has not built its optimizer yet; from `start` follow defaults, and what is logged.
 
     Raises:
         ValueError: If a value is out of its range, or does not go with another argument or with the model.

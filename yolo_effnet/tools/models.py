@@ -51,14 +51,7 @@ class Model:
 
 
 def open_models(words: list[str]) -> list[Model]:
-    """Return the models of a command line.
-
-    Args:
-        words (list[str]): `.pt` files, YAMLs, and names that `YOLO` takes with `.yaml` after them.
-
-    Raises:
-        ValueError: If one cannot be loaded, or is given twice.
-    """
+    """Return models by `.pt` files, YAMLs and names; a ValueError names one that cannot be loaded, or comes twice."""
     labels = [Path(word).stem if word.endswith((".pt", *_YAML)) else Path(word).name for word in words]
     models = {}
     for word, label in zip(words, labels, strict=True):

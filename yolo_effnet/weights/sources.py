@@ -70,11 +70,7 @@ class Pretraining:
 
 
 def available_tags(backbone: str | None = None) -> list[str]:
-    """Return the timm tags of all weights that fit a backbone.
-
-    Args:
-        backbone (str | None): Timm's name of a `TimmBackbone`; by default, all that are built from our blocks.
-    """
+    """Return the timm tags of all weights that fit timm's model `backbone`, by default all built from our blocks."""
     import timm
 
     names = [backbone] if backbone else [name for a in _OURS for name in (a.timm_name, a.timm_name.removeprefix("tf_"))]
@@ -90,11 +86,7 @@ def default_of_timm(name: str) -> str:
 
 
 def default_tag(layers: Sequence[nn.Module]) -> str:
-    """Return the tag of the default weights of a built backbone; empty where there are none.
-
-    Args:
-        layers (Sequence[nn.Module]): Its stem, stages and classifier, or its `TimmBackbone`.
-    """
+    """Return the tag of the default weights of stem, stages and classifier, or of a `TimmBackbone`; else nothing."""
     if isinstance(layers[0], TimmBackbone):
         known = ARCHITECTURES.get(layers[0].name)
         return known.weights if known else default_of_timm(layers[0].name)
@@ -108,11 +100,7 @@ def default_tag(layers: Sequence[nn.Module]) -> str:
 
 
 def pretraining(tag: str, backbone: str | None = None) -> Pretraining:
-    """Return what timm knows of the weights `tag`.
-
-    Args:
-        tag (str): A full timm tag, one of `available_tags()`.
-        backbone (str | None): As in `available_tags`.
+    """Return what timm knows of the weights `tag`, one of `available_tags(backbone)`.
 
     Raises:
         ValueError: If there are no such weights, or they do not fit the backbone.

@@ -60,12 +60,7 @@ def _row_comment(architecture: Architecture) -> str:
 
 
 def render(model: Model, notes: Iterable[str] = ()) -> str:
-    """Return the YAML text of a model.
-
-    Args:
-        model (Model): What to write.
-        notes (Iterable[str]): Further lines of its header.
-    """
+    """Return the YAML text of a model, with further `notes` in its header."""
     architecture, rows = model.architecture, Rows()
     levels = PYRAMIDS[model.pyramid]
     if isinstance(architecture, TimmNet):
@@ -110,14 +105,7 @@ def render(model: Model, notes: Iterable[str] = ()) -> str:
 
 
 def model_yaml(name: str) -> str:
-    """Return the YAML text of a model; that of a detection model is the one that `models/` holds.
-
-    Args:
-        name (str): A name as `model_names()` gives them, with or without a scale letter and `.yaml`.
-
-    Raises:
-        ValueError: If there is no model of that name.
-    """
+    """Return the YAML text of a model by a name that `find_model` knows, for some the one that `models/` holds."""
     model = find_model(name)
     if model.series + model.letter != "yolov8" or model.suffix:
         return render(model)
@@ -138,16 +126,7 @@ def model_config(name: str) -> dict:
 
 
 def scaled_yaml(task: str, width: float = 1.0, depth: float = 1.0) -> str:
-    """Return the YAML text of a detection, segmentation, .. model whose EfficientNet is scaled by one's own rule.
-
-    Args:
-        task (str): Suffix of the task, as in the names of models.
-        width (float): Channels relative to B0.
-        depth (float): Blocks relative to B0.
-
-    Raises:
-        ValueError: If a value is outside its range.
-    """
+    """Return the YAML text of a model for a task, by its suffix in names, whose EfficientNet `scale` gives."""
     return render(Model("yolov8", scale(width, depth), task), ["Scaled from EfficientNet-B0"])
 
 

@@ -333,9 +333,9 @@ def test_a_variable_turns_all_off(value, fast):
 @pytest.fixture
 def _fast():
     """Leave the setting of the process as it was."""
-    before = list(gate._settings)
+    before = list(gate._process)
     yield
-    gate._settings[:] = before
+    gate._process[:] = before
 
 
 def fast() -> bool:
@@ -360,7 +360,7 @@ def test_fast_paths_of_the_process_and_of_blocks():
         raise ValueError("inside")
     seen.append(fast())
     assert seen == [True, False, True, True, True, False, True, True]
-    assert len(gate._settings) < 100
+    assert len(gate._process) < 100
 
 
 @pytest.mark.usefixtures("_fast")

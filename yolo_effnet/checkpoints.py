@@ -11,15 +11,7 @@ from yolo_effnet.checks import why
 
 
 def open_checkpoint(source: str | Path, what: str) -> YOLO:
-    """Return a trained model; a name that Ultralytics offers is downloaded.
-
-    Args:
-        source (str | Path): A `.pt` file or name.
-        what (str): What to call it in an error.
-
-    Raises:
-        ValueError: If it cannot be loaded.
-    """
+    """Return the trained model of a `.pt`, or of a name that Ultralytics downloads; a ValueError calls it `what`."""
     try:
         return YOLO(source)
     except Exception as error:  # of pickle, zip, the network or the file system
@@ -29,12 +21,8 @@ def open_checkpoint(source: str | Path, what: str) -> YOLO:
 def check_output(file: str | Path, *sources) -> None:
     """Check the path of a checkpoint to write, and make its folder, before anything is computed for it.
 
-    Args:
-        file (str | Path): The checkpoint.
-        *sources: What it is made of, of which files must not be overwritten.
-
     Raises:
-        ValueError: If it is not called `.pt`, or is a folder or one of the sources.
+        ValueError: If it is not called `.pt`, or is a folder or one of the files that it is made of.
         OSError: If its folder cannot be made.
     """
     file = Path(file)
@@ -51,9 +39,6 @@ def check_output(file: str | Path, *sources) -> None:
 def save_checkpoint(model: nn.Module, file: str | Path, **train_args) -> None:
     """Write a model as `YOLO.save` does, but in full precision: half of it would cost its features three digits.
 
-    Args:
-        model (nn.Module): A model of Ultralytics.
-        file (str | Path): Where to.
-        **train_args: Arguments that `YOLO` takes over from a checkpoint, such as `task` and `imgsz`.
+    From its `train_args`, such as `task` and `imgsz`, `YOLO` takes over what it needs.
     """
     torch.save({"model": model, "train_args": train_args, "version": version("ultralytics")}, file)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 PADDINGS = ("same", "symmetric")
 
 
-def _is_int(value) -> bool:
+def is_integer(value) -> bool:
+    """Return whether `value` is an integer, and not a bool."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -16,35 +17,26 @@ def is_number(value) -> bool:
 
 
 _ACCEPTED = {
-    "c1": (lambda v: _is_int(v) and v >= 1, "an integer >= 1"),
-    "c2": (lambda v: _is_int(v) and v >= 1, "an integer >= 1"),
-    "hidden": (lambda v: _is_int(v) and v >= 1, "an integer >= 1"),
-    "nc": (lambda v: _is_int(v) and v >= 1, "an integer >= 1"),
-    "n": (lambda v: _is_int(v) and v >= 1, "an integer >= 1"),
-    "k": (lambda v: _is_int(v) and v >= 1 and v % 2 == 1, "an odd integer >= 1"),
-    "s": (lambda v: _is_int(v) and v in (1, 2), "1 or 2"),
+    **dict.fromkeys(("c1", "c2", "hidden", "nc", "n"), (lambda v: is_integer(v) and v >= 1, "an integer >= 1")),
+    "k": (lambda v: is_integer(v) and v >= 1 and v % 2 == 1, "an odd integer >= 1"),
+    "s": (lambda v: is_integer(v) and v in (1, 2), "1 or 2"),
     "g": (lambda v: v == 1, "1"),
     "expand_ratio": (lambda v: is_number(v) and v >= 1, "a number >= 1"),
     "se_ratio": (lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 (no squeeze-and-excite) to 1"),
-    "drop_path": (lambda v: is_number(v) and 0 <= v < 1, "a number from 0 to below 1"),
     "tap": (lambda v: isinstance(v, bool), "True or False"),
-    "dropout": (lambda v: is_number(v) and 0 <= v < 1, "a number from 0 to below 1"),
+    **dict.fromkeys(("drop_path", "dropout"), (lambda v: is_number(v) and 0 <= v < 1, "a number from 0 to below 1")),
     "width": (lambda v: is_number(v) and 0.25 <= v <= 5, "a number from 0.25 to 5"),
     "depth": (lambda v: is_number(v) and 0.25 <= v <= 8, "a number from 0.25 to 8"),
     "padding": (lambda v: v in PADDINGS, " or ".join(PADDINGS)),
 }
 
 
-def shortened(value) -> str:
-    """Return a value as text for an error, an object's in one short line."""
-    text = repr(value)
-    return text if len(text) <= 80 and "\n" not in text else f"{text.splitlines()[0][:77]}.."
-
-
 def check_value(name: str, value, accepts: Callable[[object], bool], accepted: str) -> None:
     """Raise a ValueError that names a value outside its range, and what is accepted."""
     if not accepts(value):
-        raise ValueError(f"{name} must be {accepted}, got {shortened(value)}")
+        text = repr(value)
+        found = text if len(text) <= 80 and "\n" not in text else f"{text.splitlines()[0][:77]}.."  # of an object
+        raise ValueError(f"{name} must be {accepted}, got {found}")
 
 
 def check_values(owner: str, **values) -> None:

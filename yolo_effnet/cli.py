@@ -30,11 +30,9 @@ _SUFFIXES = {"detect": "", "segment": "-seg", "pose": "-pose", "obb": "-obb", "c
 def _list(args) -> None:
     """Print a table of all models, of those with the neck of a letter, or of timm's for a `TimmBackbone` row."""
     if args.timm:
-        _list_timm(args.timm)
-        return
+        return _list_timm(args.timm)
     if args.neck:
-        _list_with_neck(f"yolov8{args.neck}")
-        return
+        return _list_with_neck(f"yolov8{args.neck}")
     width = max(map(len, names.model_names())) + 2
     print(f"{'model':<{width}}{'parameters':>12}{'GFLOPs@640':>12}  {'neck P3/P4/P5':<16}default ImageNet weights")
     for name, architecture in zip(names.model_names(), ARCHITECTURES.values(), strict=True):
@@ -99,8 +97,7 @@ def _weights(args) -> None:
 
 def _graft(args) -> None:
     """Write a checkpoint of a trained detector with another backbone."""
-    options = {name: value for name, value in vars(args).items() if name != "run"}
-    yolo_effnet.graft(**options)
+    yolo_effnet.graft(**vars(args))
     print(f"saved to {args.output}; it detects as it is, and trains with model={args.output}")
 
 
@@ -108,7 +105,7 @@ def _benchmark(args) -> None:
     """Measure models in PyTorch and in other runtimes."""
     from yolo_effnet.tools import compare
 
-    compare.run(**{name: value for name, value in vars(args).items() if name != "run"})
+    compare.run(**vars(args))
 
 
 def _installed(package: str) -> str:
@@ -218,8 +215,9 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("--output", default="benchmark", type=Path, help="folder of the files, the CSV and the plot")
     _command(commands, "info", _info, "print versions, whether Ultralytics knows the models, and what is supported")
     args = parser.parse_args(argv)
+    run = vars(args).pop("run")
     try:
-        args.run(args)
+        run(args)
         sys.stdout.flush()
     except BrokenPipeError:  # `yolo-effnet list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush fails again

@@ -1,7 +1,7 @@
 """How a model of ours is trained: pure functions of arguments and epoch. Stdlib only."""
 
 import math
-from dataclasses import field, make_dataclass, replace
+from dataclasses import field, make_dataclass
 from typing import Any
 
 from yolo_effnet.arguments import FEW_UPDATES, RECIPE
@@ -23,18 +23,10 @@ class Recipe(_Values):
     """
 
     def __init__(self, **values):
-        """Take values by their names, and Ultralytics' behaviour for the others.
-
-        Raises:
-            ValueError: If one is out of its range.
-        """
+        """Take values by their names, each in its range, and Ultralytics' behaviour for the others."""
         super().__init__(**values)
         for argument in RECIPE:
             argument.check(getattr(self, argument.name))
-
-    def with_rate(self, ratio: float) -> "Recipe":
-        """Return the recipe with another learning rate."""
-        return replace(self, lr_ratio=ratio)
 
     @property
     def grows(self) -> bool:

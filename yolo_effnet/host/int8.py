@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import NamedTuple
 
 from ultralytics.utils.checks import check_requirements
 
@@ -39,63 +38,47 @@ def _patched(module, name: str, wrap: Callable) -> Iterator[None]:
             setattr(module, name, original)
 
 
-class _Change(NamedTuple):
-    """A function of a library that does something else inside a function of Ultralytics.
+def _wrap_export(export, format: str, convert: str, library: str, quantize: str, change: Callable, needs: str = ""):
+    """Return the method that exports to one format, with a change in force for models of ours in int8.
 
-    Attributes:
-        format (str): Format of the export, and module of `ultralytics.utils.export`.
-        convert (str): Its function, which converts.
-        library (str): The module of a library that has `quantize`; Ultralytics may install it just before.
-        quantize (str): Its function, which `convert` calls.
-        wrap (Callable): What takes that function and returns what takes its place.
-        requirement (str): The library, where Ultralytics installs it not before but in `convert`.
+    Args:
+        export (Callable): The method.
+        format (str): Module of `ultralytics.utils.export`.
+        convert (str): Its function, which calls the one of a library that is changed.
+        library (str): Module of that library; Ultralytics may install it just before.
+        quantize (str): Its function.
+        change (Callable): What takes that function and returns what takes its place.
+        needs (str): The library, where Ultralytics installs it not before but in `convert`.
     """
 
-    format: str
-    convert: str
-    library: str
-    quantize: str
-    wrap: Callable
-    requirement: str = ""
-
-    def inside(self, convert: Callable) -> Callable:
-        """Return the function of Ultralytics inside which the change is in force."""
-
-        @functools.wraps(convert)
+    def inside(original):
+        @functools.wraps(original)
         def wrapper(*args, **kwargs):
-            if self.requirement:
-                check_requirements(self.requirement)
-            with _patched(import_module(self.library), self.quantize, self.wrap):
-                return convert(*args, **kwargs)
+            if needs:
+                check_requirements(needs)
+            with _patched(import_module(library), quantize, change):
+                return original(*args, **kwargs)
 
         return wrapper
 
-
-_ONNX = _Change("onnx", "onnx_int8_quantize", "onnxruntime.quantization", "quantize_static", quantize_throughout)
-_LITERT = _Change(
-    "litert", "torch2litert", "ai_edge_quantizer.recipe", "static_wi8_ai8", decode_in_float,
-    "ai-edge-quantizer>=0.10.0",
-)  # fmt: skip
-
-
-def _is_int8(args) -> bool:
-    """Return whether an export is to int8; releases before `quantize=` have `int8=`."""
-    return getattr(args, "quantize", None) == 8 or getattr(args, "int8", None) is True
-
-
-def _wrap_export(export, change: _Change):
-    """Return the method that exports to one format, with a change in force for models of ours in int8."""
-
     @functools.wraps(export)
     def wrapper(self, *args, **kwargs):
-        if not _is_int8(self.args) or getattr(self, "qat", False) or not backbone_rows(self.model):
+        # Releases before `quantize=` have `int8=`.
+        is_int8 = getattr(self.args, "quantize", None) == 8 or getattr(self.args, "int8", None) is True
+        if not is_int8 or getattr(self, "qat", False) or not backbone_rows(self.model):
             return export(self, *args, **kwargs)
-        home = import_module(f"ultralytics.utils.export.{change.format}")
-        with _patched(home, change.convert, change.inside):
+        with _patched(import_module(f"ultralytics.utils.export.{format}"), convert, inside):
             return export(self, *args, **kwargs)
 
     return wrapper
 
 
-wrap_onnx = functools.partial(_wrap_export, change=_ONNX)
-wrap_litert = functools.partial(_wrap_export, change=_LITERT)
+wrap_onnx = functools.partial(
+    _wrap_export, format="onnx", convert="onnx_int8_quantize",
+    library="onnxruntime.quantization", quantize="quantize_static", change=quantize_throughout,
+)  # fmt: skip
+wrap_litert = functools.partial(
+    _wrap_export, format="litert", convert="torch2litert",
+    library="ai_edge_quantizer.recipe", quantize="static_wi8_ai8", change=decode_in_float,
+    needs="ai-edge-quantizer>=0.10.0",
+)  # fmt: skip

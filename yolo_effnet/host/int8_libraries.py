@@ -14,23 +14,16 @@ _INT8 = (
 _DECODING = r"modules\.head\.\w+;|block\.DFL_|_NormalizeCoords;|serving_default_output"
 
 
-def row_of(name: str) -> int | None:
-    """Return the row of the model that a node of an exported graph belongs to, by its name."""
-    found = re.search(r"(?:^|[/.])model\.(\d+)[/.]", name)
-    return int(found.group(1)) if found else None
-
-
 def _floats(nodes) -> list[str]:
     """Return the names of the nodes that stay in float: what decodes boxes, and what has no int8 kernel."""
-    rows = {node.name: row_of(node.name) for node in nodes}
-    head = max((row for row in rows.values() if row is not None), default=0)
+    found = {node.name: re.search(r"(?:^|[/.])model\.(\d+)[/.]", node.name) for node in nodes}
+    rows = {name: int(row.group(1)) for name, row in found.items() if row}
+    head = max(rows.values(), default=0)
 
     def is_int8(node) -> bool:
-        row = rows[node.name]
-        row = head if row is None else row
         return (
             node.op_type in _INT8
-            and (row < head or node.op_type in _WEIGHTED or "/act/" in node.name)
+            and (rows.get(node.name, head) < head or node.op_type in _WEIGHTED or "/act/" in node.name)
             and "/dfl/" not in node.name  # in 256 steps it rounds an edge by 0.06 of a cell
         )
 
@@ -64,9 +57,6 @@ def quantize_throughout(quantize_static: Callable) -> Callable:
     in float: their output has two readers, and it only turns signed values of one reader into the unsigned ones of its
     kernels. Here activations are unsigned, and everything up to the decoding of boxes is in int8. Weights have a scale
     for each channel, without which depthwise convolutions lose their small ones.
-
-    Args:
-        quantize_static (Callable): ONNX Runtime's function.
     """
 
     @functools.wraps(quantize_static)
@@ -77,8 +67,8 @@ def quantize_throughout(quantize_static: Callable) -> Callable:
         model = onnx.load(model_input)
         _pool(model.graph)
         onnx.save(model, model_input)  # the float model is but a step, and Ultralytics removes it
-        ours = {"activation_type": QuantType.QUInt8, "per_channel": True}
-        kwargs |= {**ours, "nodes_to_exclude": _floats(model.graph.node)}
+        kwargs |= {"activation_type": QuantType.QUInt8, "per_channel": True}
+        kwargs["nodes_to_exclude"] = _floats(model.graph.node)
         return quantize_static(model_input, model_output, reader, **kwargs)
 
     return wrapper
@@ -88,9 +78,6 @@ def decode_in_float(static_recipe: Callable) -> Callable:
     """Return the function that names what LiteRT's quantizer does, which leaves the decoding of boxes in float.
 
     Ultralytics quantizes it too, and then an edge is at one of 256 places of the picture.
-
-    Args:
-        static_recipe (Callable): The function for weights and activations in int8.
     """
 
     @functools.wraps(static_recipe)

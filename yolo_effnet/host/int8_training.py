@@ -52,22 +52,13 @@ def _quantized_blocks() -> dict[type, type]:
     return {SqueezeExcite: QuantizedSqueezeExcite, DropPath: QuantizedDropPath}
 
 
-def _require_modelopt() -> None:
-    """Have Ultralytics install ModelOpt where it may.
-
-    Raises:
-        ImportError: If it is not there then.
-    """
+@contextmanager
+def _known_to_modelopt():
+    """Have ModelOpt, which Ultralytics installs where it may, quantize our blocks, in one thread at a time."""
     needed = torch_utils.MODELOPT_REQUIREMENTS
     check_requirements(needed)
     if find_spec("modelopt") is None:
         raise ImportError(f"int8 training needs NVIDIA ModelOpt: pip install {' '.join(map(repr, needed))}")
-
-
-@contextmanager
-def _known_to_modelopt():
-    """Have ModelOpt quantize our blocks while the `with` block runs, one thread at a time."""
-    _require_modelopt()
     import modelopt.torch.quantization as mtq
 
     with _quantizing:

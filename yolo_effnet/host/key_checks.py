@@ -7,6 +7,7 @@ from torch import nn
 
 from yolo_effnet import arguments
 from yolo_effnet.checks import check_value, check_values
+from yolo_effnet.host.lending import tasks
 
 OURS = (
     "padding", "drop_path", "activation", "backbone_activation", "graft", *arguments.OLD_WEIGHTS_KEYS,
@@ -36,16 +37,16 @@ def misspelt_keys(d: dict) -> dict[str, str]:
     return meant
 
 
-def _resolve(node: ast.expr, namespace: dict):
-    """Return what a dotted name stands for, or raise an AttributeError, KeyError or TypeError."""
+def _resolve(node: ast.expr):
+    """Return what a dotted name stands for in the parser, or raise an AttributeError, KeyError or TypeError."""
     if isinstance(node, ast.Attribute):
-        return getattr(_resolve(node.value, namespace), node.attr)
+        return getattr(_resolve(node.value), node.attr)
     if isinstance(node, ast.Name):
-        return namespace[node.id]
+        return vars(tasks)[node.id]
     raise TypeError
 
 
-def _check_activation(key: str, value, namespace: dict) -> ast.expr:
+def _check_activation(key: str, value) -> ast.expr:
     """Check `activation:` or `backbone_activation:` without evaluating it, and return its expression."""
     wrong = f"{key} must be a module of torch as text, such as torch.nn.ReLU6(), got {value!r}"
     if not isinstance(value, str):
@@ -53,7 +54,7 @@ def _check_activation(key: str, value, namespace: dict) -> ast.expr:
     try:
         expression = ast.parse(value.strip(), mode="eval").body
         called = isinstance(expression, ast.Call)
-        kind = _resolve(expression.func if called else expression, namespace)
+        kind = _resolve(expression.func if called else expression)
     except (SyntaxError, AttributeError, KeyError, TypeError):
         raise ValueError(wrong) from None
     is_module = isinstance(kind, type) and issubclass(kind, nn.Module)
@@ -64,25 +65,16 @@ def _check_activation(key: str, value, namespace: dict) -> ast.expr:
     return expression
 
 
-def backbone_activation(d: dict, namespace: dict) -> nn.Module | None:
-    """Return the activation that a model YAML gives to its backbone alone, or None where it is that of the model.
-
-    Args:
-        d (dict): The model dict.
-        namespace (dict): In which names of `backbone_activation:` are looked up.
-
-    Raises:
-        ValueError: If it is not a module of torch with literal arguments.
-    """
+def backbone_activation(d: dict) -> nn.Module | None:
+    """Return the activation that a model YAML gives to its backbone alone, or None where it is that of the model."""
     value = d.get("backbone_activation")
     if not value:
         return None
-    expression = _check_activation("backbone_activation", value, namespace)
+    expression = _check_activation("backbone_activation", value)
     try:
         args = [ast.literal_eval(arg) for arg in expression.args]
-        return _resolve(expression.func, namespace)(
-            *args, **{k.arg: ast.literal_eval(k.value) for k in expression.keywords}
-        )
+        keywords = {k.arg: ast.literal_eval(k.value) for k in expression.keywords}
+        return _resolve(expression.func)(*args, **keywords)
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(
             f"backbone_activation must be a module of torch with plain arguments, such as torch.nn.ReLU6(), got "
@@ -90,16 +82,8 @@ def backbone_activation(d: dict, namespace: dict) -> nn.Module | None:
         ) from None
 
 
-def check_keys(d: dict, namespace: dict) -> None:
-    """Check the top-level keys of a model YAML.
-
-    Args:
-        d (dict): The model dict.
-        namespace (dict): In which Ultralytics evaluates `activation:`.
-
-    Raises:
-        ValueError: If one is missing or malformed.
-    """
+def check_keys(d: dict) -> None:
+    """Raise a ValueError that names a top-level key of a model YAML that is missing or malformed."""
     for part in ("backbone", "head"):
         if not isinstance(d.get(part), list):
             found = f"got {d[part]!r}" if part in d else "there is none"
@@ -108,8 +92,8 @@ def check_keys(d: dict, namespace: dict) -> None:
         raise ValueError("model YAML: `nc:`, the number of classes, is missing; training replaces it by the data set's")
     check_values("model YAML", nc=d["nc"])
     if d.get("activation"):
-        _check_activation("activation", d["activation"], namespace)
-    backbone_activation(d, namespace)
+        _check_activation("activation", d["activation"])
+    backbone_activation(d)
     if not isinstance(d.get("graft"), (dict, type(None))):
         raise ValueError(f"model YAML: `graft:` is written by `yolo-effnet graft`, a record, got {d['graft']!r}")
     for key in arguments.OLD_WEIGHTS_KEYS:

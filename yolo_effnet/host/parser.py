@@ -1,5 +1,6 @@
 """The seam to Ultralytics: our blocks in its model-YAML parser, our names in its YAML loader."""
 
+import contextlib
 import difflib
 import functools
 import inspect
@@ -21,19 +22,16 @@ from yolo_effnet.patches import NEWEST_TESTED, dotted, release
 from yolo_effnet.zoo import configs, names
 
 
-def _failing_row(error: BaseException, parser) -> int | None:
-    """Return the index of the row at which Ultralytics' function `parser` raised `error`."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        if frame.f_code is parser.__code__:
-            return frame.f_locals.get("i")
-    return None
-
-
-def _explained(error: Exception, row, index: int) -> ValueError | None:
-    """Return an error that says what is wrong with a row, or None where that is for Ultralytics to say."""
+def _explained(error: Exception, parser, d: dict, ours: bool) -> ValueError | None:
+    """Return an error that says at which row of a model `parser` failed, and why; None where Ultralytics says it."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code is parser.__code__)
+    index = next((frame.f_locals.get("i") for frame in frames), None)
+    if index is None or not (ours or isinstance(error, KeyError)):
+        return None
+    row = [*d["backbone"], *d["head"]][index]
     name = row[2]
     if isinstance(error, KeyError):
-        if of_timm := timm_row_error(index, row):
+        if (of_timm := timm_row_error(index, row)) or not ours:
             return of_timm
         close = difflib.get_close_matches(str(name), BLOCKS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"those of yolo_effnet are {', '.join(BLOCKS)}"
@@ -45,11 +43,7 @@ def _explained(error: Exception, row, index: int) -> ValueError | None:
 
 @functools.cache
 def _check_parser(parser) -> None:
-    """Check that Ultralytics' function `parser` gives rows of ours their input channels and repeats.
-
-    Raises:
-        RuntimeError: If it does not.
-    """
+    """Check that Ultralytics' function `parser` gives rows of ours their input channels and repeats."""
     stem = [-1, 1, "EfficientNetStem", [16]]
     d = {"nc": 1, "backbone": [stem, [-1, 2, "EfficientNetStage", [24, 3, 2]]], "head": [[-1, 1, "MBConv", [32]]]}
     try:
@@ -74,44 +68,34 @@ def wrap_parse_model(parse_model):
     @functools.wraps(parse_model)
     def wrapper(d, ch, *args, **kwargs):
         with lending:  # also for models without rows of ours, which must not see what is lent to another thread
-            activation = tasks.Conv.default_act
-            try:
-                if not has_rows_of_ours(d):
-                    try:
-                        return parse_model(d, ch, *args, **kwargs)
-                    except KeyError as error:
-                        index = _failing_row(error, innermost)
-                        explained = (
-                            None if index is None else timm_row_error(index, [*d["backbone"], *d["head"]][index])
-                        )
-                        if explained is None:
-                            raise
-                        raise explained from error
+            activation, written = tasks.Conv.default_act, d
+            if ours := has_rows_of_ours(d):
                 for key, meant in misspelt_keys(d).items():
                     LOGGER.warning(f"model YAML: the key `{key}:` is not known and ignored; `{meant}:` may be meant")
-                check_keys(d, vars(tasks))
-                rows = [*d["backbone"], *d["head"]]
+                check_keys(d)
                 d = check_rows(d)
                 if not d.get("scales"):  # older releases build no C3k2 row without, and other ones for "mlx"
                     multiples = [d.get("depth_multiple", 1.0), d.get("width_multiple", 1.0), float("inf")]
                     d = {**d, "scale": "n", "scales": {"n": multiples}}
-                with lent_names():
-                    _check_parser(parse_model)
-                    try:
-                        model, save = parse_model(d, ch, *args, **kwargs)
-                    except Exception as error:
-                        index = _failing_row(error, innermost)
-                        explained = None if index is None else _explained(error, rows[index], index)
-                        if explained is None:
-                            raise
-                        raise explained from error
-                check_taps(rows, model)
+            try:
+                with lent_names() if ours else contextlib.nullcontext():
+                    if ours:
+                        _check_parser(parse_model)
+                    built = parse_model(d, ch, *args, **kwargs)
+            except Exception as error:
+                if explained := _explained(error, innermost, written, ours):
+                    raise explained from error
+                raise
             finally:
                 tasks.Conv.default_act = activation  # older releases leave `activation:` of a model to all later ones
-        ours = [layer for layer in model if not isinstance(layer, timm_backbone.TimmBackbone)]  # which has its own
-        if own := backbone_activation(d, vars(tasks)):
-            set_activation(torch.nn.ModuleList(ours), own)
-        if not set_padding(torch.nn.ModuleList(ours), d.get("padding")) and d.get("padding"):
+        if not ours:
+            return built
+        model, save = built
+        check_taps([*written["backbone"], *written["head"]], model)
+        blocks = torch.nn.ModuleList(m for m in model if not isinstance(m, timm_backbone.TimmBackbone))  # has its own
+        if own := backbone_activation(d):
+            set_activation(blocks, own)
+        if not set_padding(blocks, d.get("padding")) and d.get("padding"):
             LOGGER.warning(f"model YAML: `padding: {d['padding']}` has no strided convolution of ours to act on")
         set_drop_path(model, d.get("drop_path", 0.0))
         return model, save
@@ -162,23 +146,20 @@ def wrap_yaml_model_load(yaml_model_load):
         d = _load_own(path, yaml_model_load)
         if d is not None:
             if isinstance(d, dict) and has_rows_of_ours(d):  # Ultralytics looks into rows before it parses them
-                check_keys(d, vars(tasks))
+                check_keys(d)
                 check_rows(d)
             return d
         file = Path(path)
         model = names.parse_name(file.name)
         if model is None:
-            meant = names.intended(file.name)
-            if meant is None:
-                return yaml_model_load(path)
-            raise _no_such_file(path, meant)
+            raise _no_such_file(path, names.intended(file.name))
         if model.series == "yolo26" and not hasattr(tasks, "Segment26"):
             raise ValueError(
                 f"'{path}' needs ultralytics>=8.4, which has YOLO26, not {ultralytics.__version__}; "
                 f"{str(path).replace('yolo26', 'yolov8')} works with both"
             )
         if file.name != str(path):
-            raise FileNotFoundError(f"'{path}' does not exist; for the built-in model write model={file.name}")
+            raise _no_such_file(path, file.name)
         return {**configs.model_config(file.name), "scale": "", "yaml_file": str(path)}
 
     return wrapper

@@ -3,33 +3,24 @@
 import ast
 import inspect
 
-from yolo_effnet.checks import check_values
+from yolo_effnet.checks import check_values, is_integer
 from yolo_effnet.nn.registry import BLOCKS, ONCE
 from yolo_effnet.nn.stages import EfficientNetStage
 from yolo_effnet.nn.timm_models import STRIDES, feature_maps
 
 
-def _is_int(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _check_shape(index: int, row) -> None:
-    """Check what a row of any block has to be.
-
-    Raises:
-        ValueError: If it is not a list of source, repeats, name and arguments.
-    """
+    """Check that a row of any block is a list of source, repeats, name and arguments."""
     if not (isinstance(row, (list, tuple)) and len(row) == 4 and isinstance(row[2], str)):
         raise row_error(index, row, "a row must be [from, repeats, module, args]")
-    sources = row[0] if isinstance(row[0], (list, tuple)) else [row[0]]
-    for f in sources:
-        if not _is_int(f) or not (-index <= f < index or (index == 0 and f == -1)):
+    for f in row[0] if isinstance(row[0], (list, tuple)) else row[:1]:
+        if not is_integer(f) or not (-index <= f < index or (index == 0 and f == -1)):
             raise row_error(
                 index, row, f"from must be -1 or the index of a row above, or a list of them, got {row[0]!r}"
             )
-    if row[2] in (*BLOCKS, "Index") and not _is_int(row[0]):
+    if row[2] in (*BLOCKS, "Index") and not is_integer(row[0]):
         raise row_error(index, row, f"{row[2]} takes one source, got {row[0]!r}")
-    if not (_is_int(row[1]) and row[1] >= 1):
+    if not (is_integer(row[1]) and row[1] >= 1):
         raise row_error(index, row, f"repeats must be an integer >= 1, got {row[1]!r}")
     if not isinstance(row[3], list):
         raise row_error(index, row, f"args must be a list, got {row[3]!r}")
@@ -43,11 +34,7 @@ def _is_number_as_text(value) -> bool:
 
 
 def _check_row(index: int, row) -> list:
-    """Return a row of one of our blocks in the form that Ultralytics' parser builds rightly.
-
-    Raises:
-        ValueError: If repeats or arguments are malformed.
-    """
+    """Return a row of one of our blocks in the form that Ultralytics' parser builds rightly."""
     f, n, name, args = row
     rule = BLOCKS[name]
     if n > 1 and rule.repeats == ONCE:
@@ -100,7 +87,7 @@ def _check_index_row(index: int, row, owner: str, maps: tuple | None) -> None:
     if row[1] != 1:
         raise row_error(index, row, f"the repeats of Index must be 1, got {row[1]}")
     taken = len(args) == 2 if maps is None else args in [[m.channels, m.index] for m in maps]
-    if not all(map(_is_int, args)) or not taken:
+    if not all(map(is_integer, args)) or not taken:
         raise row_error(index, row, f"channels and index of {owner}'s feature maps are {known}; got {args}")
 
 
@@ -127,13 +114,10 @@ def timm_row_error(index: int, row) -> ValueError | None:
         return None
     try:
         maps = [f"[{index}, 1, Index, [{m.channels}, {m.index}]]" for m in feature_maps(name) if m.stride in STRIDES]
+        told = f"'{name}' is no module but a model of timm: write the row [-1, 1, TimmBackbone, [{name}]], and rows for"
+        return row_error(index, row, f"{told} its feature maps, {', '.join(maps)}")
     except ValueError as error:
         return row_error(index, row, str(error))
-    return row_error(
-        index, row,
-        f"'{name}' is no module but a model of timm: write the row [-1, 1, TimmBackbone, [{name}]], and rows for its "
-        f"feature maps, {', '.join(maps)}",
-    )  # fmt: skip
 
 
 def check_rows(d: dict) -> dict:

@@ -4,6 +4,7 @@ import functools
 import math
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -43,11 +44,7 @@ def wrap_init(init):
 
 
 def _check(recipe: Recipe, args) -> None:
-    """Check that a recipe goes with the other arguments of a run.
-
-    Raises:
-        ValueError: If it does not.
-    """
+    """Check that a recipe goes with the other arguments of a run."""
     if recipe.grows and getattr(args, "multi_scale", None):
         raise ValueError(f"progressive={recipe.progressive} and multi_scale={args.multi_scale} both set the size")
     for name, is_share in (("progressive", recipe.grows), ("freeze_epochs", 0 < recipe.freeze_epochs < 1)):
@@ -119,7 +116,7 @@ class _Applied:
                 text = f"{keeps}: lr_ratio={ratio:g}" + " keeps what it knows" * (ratio != 1)
             self.log("auto", ratio, text)
         args.lr_ratio = ratio
-        self.recipe = self.recipe.with_rate(ratio)
+        self.recipe = replace(self.recipe, lr_ratio=ratio)
 
     def build_optimizer(self, build):
         """Return Ultralytics' method, whose optimizer has the recipe's rates, and groups for the backbone."""
@@ -192,7 +189,12 @@ class _Applied:
         """Freeze, thaw and count as an epoch asks for."""
         trainer, recipe = self.trainer, self.recipe
         if trainer.args.time and epoch != self.logged.get("counted", trainer.start_epoch):
-            self.count_again()
+            # By the epochs that Ultralytics now expects, alike on all ranks.
+            epochs = [trainer.epochs]
+            if world_size() > 1:
+                torch.distributed.broadcast_object_list(epochs, 0)
+            if self.settle_nbs(epochs[0]):
+                trainer.accumulate = max(round(trainer.args.nbs / trainer.batch_size), 1)
         self.logged["counted"] = epoch
         frozen = recipe.is_frozen(epoch, trainer.epochs)
         if recipe.freeze_epochs:
@@ -208,14 +210,6 @@ class _Applied:
                 for module in row.modules():
                     if isinstance(module, nn.BatchNorm2d):
                         module.eval()
-
-    def count_again(self) -> None:
-        """Decide on `nbs` by the epochs that Ultralytics now expects of a training with `time=`, alike on all ranks."""
-        trainer, epochs = self.trainer, [self.trainer.epochs]
-        if world_size() > 1:
-            torch.distributed.broadcast_object_list(epochs, 0)
-        if self.settle_nbs(epochs[0]):
-            trainer.accumulate = max(round(trainer.args.nbs / trainer.batch_size), 1)
 
     def resized(self, batch: dict, epoch: int) -> dict:
         """Return a batch with its pictures, `(B, C, H, W)`, at the size of an epoch."""
@@ -236,11 +230,7 @@ class _Applied:
 def apply(trainer, model: nn.Module, rows: list[BackboneRow], start: Start) -> None:
     """Decide on the recipe of a training, write it into its arguments, which checkpoints keep, and apply it.
 
-    Args:
-        trainer (BaseTrainer): One of Ultralytics' trainers, before it builds an optimizer.
-        model (nn.Module): Its model.
-        rows (list[BackboneRow]): The rows of its backbone.
-        start (Start): From what the training starts, for the defaults and the log.
+    The trainer has not built its optimizer yet; from `start` follow defaults, and what is logged.
 
     Raises:
         ValueError: If a value is out of its range, or does not go with another argument or with the model.

@@ -1,9 +1,8 @@
 """Whether a faster way may stand in for the plain computation: only where nobody can tell the difference."""
 
+import contextlib
 import contextvars
 import os
-import threading
-import types
 
 import torch
 from torch import nn
@@ -12,12 +11,8 @@ from torch.nn.modules import module as hooks
 
 VARIABLE = "YOLO_EFFNET_FAST"
 _OFF, _ON, _CUDA = "off", "on", "cuda"
-_NO = ("0", "false", "no", "off")
-# What calls of `fast_paths` set for the process, newest last, and what the innermost `with` block does in its context.
-_settings = [types.SimpleNamespace(mode=_OFF if os.environ.get(VARIABLE, "").strip().lower() in _NO else _ON)]
-_block = contextvars.ContextVar("fast_paths", default=None)
-_lock = threading.Lock()
-_MOST = 64  # settings that are kept: an older one cannot be in force again
+_block = contextvars.ContextVar("fast_paths", default=None)  # the innermost `with` block of this context
+_process: list["fast_paths"] = []  # calls outside of `with` blocks, of which the last counts
 
 # Classes of torch whose call a faster way may leave out, and those of ours (see `known`).
 _KNOWN = {nn.Conv2d, nn.BatchNorm2d, nn.SiLU, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Sigmoid, nn.Identity}
@@ -39,15 +34,13 @@ class fast_paths:
         """Set the mode of the process, which lasts until the next call, or becomes that of a `with` block."""
         self.mode = (_CUDA if cuda else _ON) if enabled else _OFF
         self.before: list[fast_paths | None] = []
-        with _lock:
-            _settings.append(self)
-            del _settings[:-_MOST]
+        _process.append(self)
+        del _process[1:-64]  # an older one cannot count again
 
     def __enter__(self) -> "fast_paths":
         """Set the mode of this thread, or task, and no longer that of the process; return itself."""
-        with _lock:
-            if self in _settings[1:]:
-                _settings.remove(self)
+        with contextlib.suppress(ValueError):  # entered before
+            _process.remove(self)
         self.before.append(_block.get())
         _block.set(self)
         return self
@@ -57,8 +50,11 @@ class fast_paths:
         _block.set(self.before.pop())
 
 
+fast_paths(os.environ.get(VARIABLE, "").strip().lower() not in ("0", "false", "no", "off"))
+
+
 def _mode() -> str:
-    return (_block.get() or _settings[-1]).mode
+    return (_block.get() or _process[-1]).mode
 
 
 def known(cls: type) -> type:

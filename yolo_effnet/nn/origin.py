@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from yolo_effnet.arguments import Start
-from yolo_effnet.nn.backbone import BackboneRow, PixelNormalization, backbone_rows, image_convolution
+from yolo_effnet.nn.backbone import BackboneRow, backbone_rows, image_convolution
 
 # Words and not an Enum, since checkpoints hold them.
 RANDOM, IMAGENET, TRAINED, DONOR = "random", "imagenet", "trained", "donor"
@@ -92,10 +92,6 @@ def noting_load(model: nn.Module, source: nn.Module) -> Iterator[None]:
     """Note what the `with` block loads from `source`: a part comes from there if more than half of its tensors do.
 
     Pixel statistics and the convolution of the image are carried to another number of channels as well.
-
-    Args:
-        model (nn.Module): A model of Ultralytics with a backbone of ours.
-        source (nn.Module): The model whose tensors it gets, with any backbone.
     """
     rows, theirs = backbone_rows(model), backbone_rows(source)
     before, counts = origin(model), [row.random for row in rows]
@@ -119,13 +115,11 @@ def noting_load(model: nn.Module, source: nn.Module) -> Iterator[None]:
         _carry_channels(rows[0], theirs[0])
 
 
-def _carry_channels(row: BackboneRow, source: BackboneRow) -> None:
-    """Carry pixel statistics and the convolution of the image to another number of channels.
+def _carry_channels(row: Any, source: Any) -> None:
+    """Carry pixel statistics and the convolution of the image, of first rows, to another number of channels.
 
     For one channel the filters are summed, for others they are repeated at a share of their size, as timm does.
     """
-    if not isinstance(row, PixelNormalization) or not isinstance(source, PixelNormalization):
-        return
     here, there = row.mean.shape[1], source.mean.shape[1]
     if here == there:
         return

@@ -36,11 +36,7 @@ def picklable(cls: type) -> type:
 
 
 def block(repeats: str) -> Callable[[type], type]:
-    """Class decorator: rows of a model YAML can name the class, whose constructor starts with `c1, c2`.
-
-    Args:
-        repeats (str): As in `Block`.
-    """
+    """Class decorator: rows of a model YAML can name the class, whose constructor starts with `c1, c2`."""
 
     def register(cls: type) -> type:
         BLOCKS[cls.__name__] = Block(cls, repeats)

@@ -39,12 +39,7 @@ def set_activation(model: nn.Module, activation: nn.Module, kind: type = ConvNor
 def set_padding(model: nn.Module, padding: str | None) -> int:
     """Switch every strided convolution of the backbone in `model` to `same` or `symmetric` padding; return how many.
 
-    Args:
-        model (nn.Module): What holds the backbone.
-        padding (str | None): `same`, `symmetric`, or None for that of the weights, `same` until some are loaded.
-
-    Raises:
-        ValueError: If `padding` is none of these.
+    None stands for the padding of the weights, `same` until some are loaded.
     """
     check_values("model", padding=padding or "same")
     strided = [m for m in model.modules() if isinstance(m, StridedConv)]

@@ -100,13 +100,7 @@ class TimmBackbone(PixelNormalization, nn.Module):
 
     @staticmethod
     def parse_row(args: list) -> list:
-        """Return what Ultralytics' parser gets for the arguments of a row: output channels first.
-
-        Those of its `Index` rows are what counts.
-
-        Raises:
-            ValueError: If there is no such model of timm.
-        """
+        """Return what Ultralytics' parser gets for the arguments of a row: first channels, of which `Index` decides."""
         if not (args and isinstance(args[0], str)):
             raise ValueError(f"the first argument must be the name of a timm model, got {args}")
         return [feature_maps(args[0])[-1].channels, *args]

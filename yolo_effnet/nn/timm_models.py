@@ -4,7 +4,7 @@ import difflib
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -12,7 +12,6 @@ from torch import nn
 from yolo_effnet.checks import why
 from yolo_effnet.nn.registry import picklable
 
-Built = TypeVar("Built")
 _SIZE = (256, 320)  # of an image that tells what a model does
 STRIDES = (8, 16, 32)  # of the maps that a YOLO neck takes
 FITTING = "`yolo-effnet list --timm` prints those that fit, such as resnet50, convnext_tiny and mobilenetv3_large_100"
@@ -42,7 +41,7 @@ def create(name: str, in_chans: int = 3, **options) -> nn.Module:
     return timm.create_model(name, features_only=True, pretrained=False, in_chans=in_chans, **options)
 
 
-def without_computing(run: Callable[[], Built]) -> Built:
+def without_computing(run: Callable[[], Any]) -> Any:
     """Return what `run` builds, on PyTorch's meta device, where nothing is allocated.
 
     Older releases of timm build some models only where numbers are: there, after allocating.

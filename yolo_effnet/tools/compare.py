@@ -13,7 +13,7 @@ from ultralytics import ASSETS, YOLO
 from ultralytics.utils import LOGGER, TQDM
 from ultralytics.utils.torch_utils import get_flops
 
-from yolo_effnet.checks import why
+from yolo_effnet.checks import check_value, why
 from yolo_effnet.tools.formats import PYTORCH, Format, parse_format
 from yolo_effnet.tools.models import Model, open_models
 from yolo_effnet.tools.timing import ModelFile, by_turns, letterboxed, parse_device, peak, size_on_disk
@@ -204,8 +204,7 @@ def run(
         RuntimeError: If nothing can be measured.
     """
     for name, value in (("repeats", repeats), ("batch", batch)):
-        if value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, got {value}")
+        check_value(name, value, lambda v: v >= 1, "an integer >= 1")
     where, output, threads = parse_device(device), Path(output), torch.get_num_threads()
     kinds = [parse_format(text, where, data, batch) for text in dict.fromkeys([PYTORCH, *formats])]
     opened = open_models([str(word) for word in ([models] if isinstance(models, (str, Path)) else models)])
@@ -238,8 +237,7 @@ def run(
         writer.writerows(map(asdict, rows))
     plot(rows, output / "benchmark.png")
     _print(rows)
-    print(
-        f"{place}, {threads} threads, {rows[0].versions}, medians of {2 * repeats} calls, milliseconds of one picture"
-    )
+    calls = f"medians of {2 * repeats} calls, milliseconds of one picture"
+    print(f"{place}, {threads} threads, {rows[0].versions}, {calls}")
     print(f"written to {output}: benchmark.csv, benchmark.png and the exported files")
     return rows

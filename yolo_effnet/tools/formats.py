@@ -7,7 +7,7 @@ from ultralytics.cfg import get_cfg, smart_value
 from ultralytics.engine.exporter import export_formats, validate_args
 from ultralytics.utils import DEFAULT_CFG
 
-from yolo_effnet.checks import why
+from yolo_effnet.checks import check_value, is_integer, why
 
 PYTORCH = "pytorch"
 _OF_NMS = {"conf", "iou", "max_det", "agnostic_nms"}
@@ -59,8 +59,6 @@ def parse_format(text: str, device: torch.device, data: str | None = None, batch
     if wrong := [word for word in words if "=" not in word]:
         raise ValueError(f"format '{text}': write option=value, such as onnx,int8=True, got '{wrong[0]}'")
     given = {key: smart_value(value) for key, value in (word.split("=", 1) for word in words)}
-    if "device" in given:
-        raise ValueError(f"format '{text}': all run on one device; give --device instead of device=")
     try:
         args = get_cfg(DEFAULT_CFG, {"batch": batch, "data": None, "device": None, **given})
         precision = getattr(args, "quantize", None)  # newer releases turn int8 and half into it
@@ -72,18 +70,21 @@ def parse_format(text: str, device: torch.device, data: str | None = None, batch
         raise ValueError(f"format '{text}': {why(error)}") from error
     allowed = {*keys[name], "imgsz"} | ({"int8", "half"} if "quantize" in keys[name] else set())
     allowed |= (_OF_NMS if given.get("nms") else set()) | (_OF_INT8 if int8 else set())
-    if wrong := [key for key in given if key not in allowed]:
-        raise ValueError(
-            f"format '{text}': '{wrong[0]}' does nothing there; its options are {', '.join(sorted(allowed))}"
-        )
-    if given.get("half") and given.get("int8"):
-        raise ValueError(f"format '{text}': a file is of float16 or of int8, not of both")
-    if half and name in (PYTORCH, "torchscript") and device.type == "cpu":
-        raise ValueError(f"format '{text}': float16 of {name} needs a GPU, --device 0")
-    if int8 and name not in _UNCALIBRATED and not given.setdefault("data", data):
-        raise ValueError(f"format '{text}': int8 needs a data set to calibrate on, --data coco8.yaml for example")
+    wrong = next((key for key in given if key not in allowed), None)
+    uncalibrated = int8 and name not in _UNCALIBRATED and not given.setdefault("data", data)
+    for is_wrong, remedy in (
+        ("device" in given, "all run on one device; give --device instead of device="),
+        (wrong, f"'{wrong}' does nothing there; its options are {', '.join(sorted(allowed))}"),
+        (given.get("half") and given.get("int8"), "a file is of float16 or of int8, not of both"),
+        (
+            half and name in (PYTORCH, "torchscript") and device.type == "cpu",
+            f"float16 of {name} needs a GPU, --device 0",
+        ),
+        (uncalibrated, "int8 needs a data set to calibrate on, --data coco8.yaml for example"),
+    ):
+        if is_wrong:
+            raise ValueError(f"format '{text}': {remedy}")
     for key in ("imgsz", "batch"):
-        if not isinstance(given.get(key, 1), int) or given.get(key, 1) < 1:
-            raise ValueError(f"format '{text}': {key} must be an integer >= 1, got {given[key]}")
+        check_value(f"format '{text}': {key}", given.get(key, 1), lambda v: is_integer(v) and v >= 1, "an integer >= 1")
     imgsz, batch = given.pop("imgsz", None), given.pop("batch", batch)
     return Format(text, name, given, imgsz, batch, half)

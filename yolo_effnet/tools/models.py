@@ -32,11 +32,7 @@ class Model:
         return self.yolo.model.yaml.get("channels", 3)
 
     def imgsz(self, wanted: int | None) -> int:
-        """Return the side of its pictures in pixels, by default that of the training.
-
-        Raises:
-            ValueError: If it is no multiple of the stride.
-        """
+        """Return the side of its pictures in pixels, by default that of the training, a multiple of its stride."""
         size = wanted or self.yolo.overrides.get("imgsz", 640)
         stride = max(32, int(self.yolo.model.stride.max()))
         if not isinstance(size, int) or size < stride or size % stride:
@@ -44,31 +40,18 @@ class Model:
         return size
 
     def check_data(self, data: str) -> None:
-        """Check that a data set is there, with pictures of as many channels.
-
-        Raises:
-            ValueError: If not.
-        """
+        """Raise a ValueError if a data set is not there, or has pictures of another number of channels."""
         try:
             found = (check_cls_dataset if self.yolo.task == "classify" else check_det_dataset)(data)
         except Exception as error:  # of YAML, of the file system or of a download
             raise ValueError(f"data '{data}' cannot be read ({why(error)})") from error
         if (channels := found.get("channels", 3)) != self.channels:
-            remedy = f"its YAML must say `channels: {self.channels}`"
-            raise ValueError(
-                f"{self.label} takes pictures of {self.channels} channels, data '{data}' has {channels}: {remedy}"
-            )
+            has = f"data '{data}' has {channels}: its YAML must say `channels: {self.channels}`"
+            raise ValueError(f"{self.label} takes pictures of {self.channels} channels, {has}")
 
 
 def open_models(words: list[str]) -> list[Model]:
-    """Return the models of a command line.
-
-    Args:
-        words (list[str]): `.pt` files, YAMLs, and names that `YOLO` takes with `.yaml` after them.
-
-    Raises:
-        ValueError: If one cannot be loaded, or is given twice.
-    """
+    """Return models by `.pt` files, YAMLs and names; a ValueError names one that cannot be loaded, or comes twice."""
     labels = [Path(word).stem if word.endswith((".pt", *_YAML)) else Path(word).name for word in words]
     models = {}
     for word, label in zip(words, labels, strict=True):

@@ -14,11 +14,7 @@ from ultralytics.utils import TQDM
 
 
 def parse_device(text: str) -> torch.device:
-    """Return the device of the command line: `cpu`, `mps`, or the number of a GPU.
-
-    Raises:
-        ValueError: If PyTorch does not find it.
-    """
+    """Return the device of the command line, `cpu`, `mps` or the number of a GPU, or raise a ValueError."""
     try:
         device = torch.device(f"cuda:{text}" if text.isdigit() else text)
         torch.empty(1, device=device)

@@ -91,13 +91,8 @@ def _prefix(state_dict: Mapping, first: str) -> str | None:
 def read_state_dict(file: Path, source: Pretraining) -> tuple[dict[str, torch.Tensor], Naming]:
     """Return the tensors of a backbone in a file, and in whose names they are.
 
-    Args:
-        file (Path): `.safetensors`, or what `torch.save` wrote of tensors: a state dict, or a checkpoint around one,
-            with prefixes, and with averaged weights (EMA), which are preferred.
-        source (Pretraining): What is expected.
-
-    Raises:
-        ValueError: If there is no such file, or it holds something else.
+    The file is `.safetensors`, or what `torch.save` wrote of tensors: a state dict, or a checkpoint around one, with
+    prefixes, and with averaged weights (EMA), which are preferred. A ValueError says why it is none of `source`.
     """
     from safetensors.torch import load_file
 

@@ -85,12 +85,10 @@ def _remedy(config: dict) -> str:
             return (
                 f"; the rows {row} and {after} of its YAML are one stage, which is one row with all its blocks: {stage}"
             )
-    single = next((row for row in rows if row[1] == 1 and row[2] != _STAGES[row[2]]), None)
-    return (
-        f"; the row {single} of its YAML is a block alone, and a stage is a row of {_STAGES[single[2]]}"
-        if single
-        else ""
-    )
+    for row in rows:
+        if row[1] == 1 and row[2] != _STAGES[row[2]]:
+            return f"; the row {row} of its YAML is a block alone, and a stage is a row of {_STAGES[row[2]]}"
+    return ""
 
 
 def _convert(
@@ -99,11 +97,20 @@ def _convert(
     """Return `state_dict` under the names of `layers`, exact in eval mode for their BatchNorm eps and channels.
 
     Raises:
-        ValueError: If a tensor is missing, left over, of another shape, or not finite.
+        ValueError: If the model fixes another padding, or a tensor is missing, left over, of another shape, not finite.
     """
     from timm.models import adapt_input_conv
 
-    backbone = nn.ModuleList(layers)
+    def misfit(name: str, tensor: str) -> ValueError:
+        where = f"{origin} is not of this backbone ({source.tag})"
+        return ValueError(f"{where}: tensor '{name}' {tensor}{_remedy(config)}")
+
+    if source.padding != layers[0].padding and not layers[0].follows_weights:
+        raise ValueError(
+            f"{origin}: weights {source} were trained with padding: {source.padding}, but the model has padding: "
+            f"{layers[0].padding}; leave `padding:` in its YAML empty, or take weights of the other kind"
+        )
+    backbone, channels = nn.ModuleList(layers), layers[0].mean.shape[1]
     ours = {k: v for k, v in backbone.state_dict().items() if k.rpartition(".")[2] not in _UNMATCHED}
     if isinstance(layers[0], TimmBackbone) and not isinstance(naming, Timm):
         raise ValueError(
@@ -119,31 +126,20 @@ def _convert(
         theirs = f"{names[layer]}.{attribute}".lstrip(".")
         theirs = known.get(theirs.replace(".", "_"), theirs)
         tensor = state_dict.get(theirs)
-        channels = layers[0].mean.shape[1]
         if tensor is not None and tensor.ndim == 4 and (tensor.shape[1], value.shape[1]) == (3, channels):
             tensor = adapt_input_conv(channels, tensor)
         if tensor is not None and layer.endswith(".linear") and len(tensor) != len(value):
             continue  # the last layer of a classifier learns its own classes
         if tensor is None or tensor.shape != value.shape:
             found = "is missing" if tensor is None else f"is {tuple(tensor.shape)}"
-            raise ValueError(
-                f"{origin} is not of this backbone ({source.tag}): tensor '{theirs}' {found}, expected "
-                f"{tuple(value.shape)} for '{key}'{_remedy(config)}"
-            )
+            raise misfit(theirs, f"{found}, expected {tuple(value.shape)} for '{key}'")
         if not (tensor.is_meta or tensor.isfinite().all()):
             raise ValueError(f"{origin} is broken: tensor '{theirs}' has values that are NaN or infinite")
         converted[key] = tensor
         used.add(theirs)
-    left = [
-        k
-        for k in state_dict
-        if k not in used and k.rpartition(".")[2] not in _UNMATCHED and naming.belongs_to_backbone(k)
-    ]
-    if left:
-        raise ValueError(
-            f"{origin} is not of this backbone ({source.tag}): tensor '{left[0]}' {tuple(state_dict[left[0]].shape)} "
-            f"is left over, as {len(left)} are in all{_remedy(config)}"
-        )
+    left = [k for k in state_dict.keys() - used if k.rpartition(".")[2] not in _UNMATCHED]
+    if left := sorted(filter(naming.belongs_to_backbone, left)):
+        raise misfit(left[0], f"{tuple(state_dict[left[0]].shape)} is left over, as {len(left)} are in all")
     for name, module in backbone.named_modules():
         if isinstance(module, nn.BatchNorm2d) and module.eps != source.bn_eps:
             # Ultralytics sets eps at every rebuild of a model, and a state dict does not hold it, but gamma stays.
@@ -163,12 +159,6 @@ def _file(name: str | Path | None, config: dict) -> Path | None:
     return found or (path if isinstance(name, Path) or is_file_name(name) else None)
 
 
-def _imagenet_names() -> dict[int, str]:
-    """Return the names of the 1000 classes of ImageNet-1k, in the order of all its weights."""
-    file = ROOT / "cfg" / "datasets" / "ImageNet.yaml"
-    return yaml.safe_load(file.read_text(encoding="utf-8"))["names"]
-
-
 def named_by(config: dict) -> str | Path | None:
     """Return the tag or file that a model YAML names, by `backbone_weights` or a key of earlier versions."""
     file = config.get("weights_file")
@@ -176,11 +166,7 @@ def named_by(config: dict) -> str | Path | None:
 
 
 def _tag(path: Path, layers: list[Any], config: dict) -> str:
-    """Return the tag of the weights in a file: by its name, else that of the YAML, else that of the architecture.
-
-    Raises:
-        ValueError: If there is none.
-    """
+    """Return the tag of the weights in a file: by its name, else that of the YAML, else that of the architecture."""
     said = [config.get(key) for key in ("backbone_weights", "weights")]
     tags = (name for name in said if name and not _file(name, config))
     tag = tag_of_file(path, getattr(layers[0], "name", None)) or next(tags, None) or default_tag(layers)
@@ -230,16 +216,14 @@ def load_backbone_weights(model: "YOLO | nn.Module", backbone_weights: str | Pat
         source = naming.pretraining(source)
     else:
         # Weights that do not fit are refused before they are downloaded.
-        _check_padding(layers, source, f"'{source.tag}'")
         _convert(source.tensors, Timm(source.tensors), layers, source, f"'{source.tag}'", config)
         found, origin = on_disk(source.tag, source.hub_id) or (download(source), f"'{source.hub_id}'")
         state_dict, naming = read_state_dict(found, source)
-    _check_padding(layers, source, origin)
     converted = _convert(state_dict, naming, layers, source, origin, config)
     nn.ModuleList(layers).load_state_dict(converted, strict=False)
     unnamed = {i: str(i) for i in range(1000)}  # not those of a data set that happens to have a thousand
     if getattr(module, "names", None) == unnamed and any(k.endswith("linear.bias") for k in converted):
-        module.names = _imagenet_names()
+        module.names = yaml.safe_load((ROOT / "cfg/datasets/ImageNet.yaml").read_text(encoding="utf-8"))["names"]
     adopt_padding(module, source.padding)
     layers[0].set_statistics(source.mean, source.std)
     note(module, backbone=IMAGENET)
@@ -248,19 +232,6 @@ def load_backbone_weights(model: "YOLO | nn.Module", backbone_weights: str | Pat
         if path and _tag(path, layers, config) != source.tag:
             config["weights"] = source.tag
     return LoadReport(source, origin, len(converted))
-
-
-def _check_padding(layers: list[Any], source: Pretraining, origin: str) -> None:
-    """Check that the padding that weights were trained with is that of the model, or may become it.
-
-    Raises:
-        ValueError: If it is neither.
-    """
-    if source.padding != layers[0].padding and not layers[0].follows_weights:
-        raise ValueError(
-            f"{origin}: weights {source} were trained with padding: {source.padding}, but the model has padding: "
-            f"{layers[0].padding}; leave `padding:` in its YAML empty, or take weights of the other kind"
-        )
 
 
 def adopt_padding(module: nn.Module, padding: str) -> None:

@@ -1,7 +1,6 @@
-"""What libraries call the tensors of an EfficientNet, and how they trained them: an object per library."""
+"""What libraries call the tensors of an EfficientNet, and how they trained them: a class per library."""
 
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
@@ -17,16 +16,23 @@ from yolo_effnet.weights.sources import Pretraining
 _ROLES = ("expand", "depthwise", "se", "project")
 
 
-class Naming(ABC):
+class Naming:
     """Names of the layers of a backbone in one library.
 
     Attributes:
         library (str): Its name.
         stem (tuple[str, str]): Convolution and BatchNorm of the stem.
+        block_prefix (str): What the names of a block begin with: `block` of its `stage`, which is `row` of the
+            backbone, and `index` of all blocks, all counted from 0 on.
+        head (tuple[str, str, str]): Convolution, BatchNorm and linear layer of the classifier, which is in `row`.
+        in_blocks (str): What only names of tensors of blocks have in them.
     """
 
     library: str
     stem: tuple[str, str]
+    block_prefix: str
+    head: tuple[str, str, str]
+    in_blocks: str
 
     @property
     def first(self) -> str:
@@ -37,32 +43,25 @@ class Naming(ABC):
         """Return how weights in a file of these names were trained, where `source` is what the tag says."""
         return source
 
-    @abstractmethod
-    def block_prefix(self, stage: int, block: int, index: int) -> str:
-        """Return what the names of a block begin with: block `block` of stage `stage`, `index` of all, from 0 on."""
-
-    @abstractmethod
     def block(self, block: nn.Module, roles: list[str]) -> dict[str, str]:
         """Return the library's name for each layer with tensors in a block that has layers of these roles."""
+        raise NotImplementedError
 
-    @abstractmethod
-    def head(self, stages: int) -> tuple[str, str, str]:
-        """Return convolution, BatchNorm and linear layer of the classifier after so many stages."""
-
-    @abstractmethod
     def belongs_to_backbone(self, name: str) -> bool:
         """Return whether a tensor of that name is one of a backbone, so that it must find a place."""
+        return self.in_blocks in name
 
     def layers(self, layers: list[Any]) -> dict[str, str]:
         """Return the library's name for each layer with tensors of stem, stages and, if there is one, classifier."""
         names, index = dict(zip(("0.conv", "0.bn"), self.stem, strict=True)), 0
         for i, layer in enumerate(layers[1:], start=1):
             if isinstance(layer, Classifier):
-                names |= dict(zip((f"{i}.conv.conv", f"{i}.conv.bn", f"{i}.linear"), self.head(i - 1), strict=True))
+                parts = zip(("conv.conv", "conv.bn", "linear"), self.head, strict=True)
+                names |= {f"{i}.{ours}": theirs.format(row=i) for ours, theirs in parts}
                 continue
             for j, block in enumerate(layer):
                 roles = [role for role in _ROLES if not isinstance(getattr(block, role, nn.Identity()), nn.Identity)]
-                prefix = self.block_prefix(i - 1, j, index)
+                prefix = self.block_prefix.format(row=i, stage=i - 1, block=j, index=index)
                 index += 1
                 names |= {f"{i}.{j}.{ours}": f"{prefix}.{theirs}" for ours, theirs in self.block(block, roles).items()}
         return names
@@ -73,6 +72,8 @@ class Timm(Naming):
 
     library = "timm"
     stem = ("conv_stem", "bn1")
+    block_prefix = "blocks.{stage}.{block}"
+    head = ("conv_head", "bn2", "classifier")
 
     def __init__(self, tensors: Collection[str]):
         """Initialize with the names of all tensors of the classifier."""
@@ -90,10 +91,6 @@ class Timm(Naming):
             return {f"0.{ours}": theirs for ours, theirs in layers[0].timm_names().items()}
         return super().layers(layers)
 
-    def block_prefix(self, stage: int, block: int, index: int) -> str:
-        """Return `blocks.0.0` and the like."""
-        return f"blocks.{stage}.{block}"
-
     def block(self, block: nn.Module, roles: list[str]) -> dict[str, str]:
         """Return the names, which depend on whether there is an expansion."""
         fused, whole = isinstance(block, FusedMBConv), "expand" in roles
@@ -109,20 +106,19 @@ class Timm(Naming):
             names |= {"se.reduce": "se.conv_reduce", "se.expand": "se.conv_expand"}
         return names
 
-    def head(self, stages: int) -> tuple[str, str, str]:
-        """Return the names, which are the same for all."""
-        return "conv_head", "bn2", "classifier"
-
     def belongs_to_backbone(self, name: str) -> bool:
         """Return whether it is one of a block of an EfficientNet, or of another model than the classifier."""
         return name not in self.tensors or (self.has_blocks and name.startswith("blocks."))
 
 
 class Torchvision(Naming):
-    """Names of torchvision: layers by their place."""
+    """Names of torchvision: layers by their place, and the classifier's after those of the stages."""
 
     library = "torchvision"
     stem = ("features.0.0", "features.0.1")
+    block_prefix = "features.{row}.{block}"
+    head = ("features.{row}.0", "features.{row}.1", "classifier.1")
+    in_blocks = ".block."
 
     def pretraining(self, source: Pretraining) -> Pretraining:
         """Return what torchvision's recipes have in common, and where its models differ."""
@@ -138,10 +134,6 @@ class Torchvision(Naming):
             padding="symmetric",
         )
 
-    def block_prefix(self, stage: int, block: int, index: int) -> str:
-        """Return `features.1.0` and the like."""
-        return f"features.{stage + 1}.{block}"
-
     def block(self, block: nn.Module, roles: list[str]) -> dict[str, str]:
         """Return the names: the place of each layer in the block."""
         names: dict[str, str] = {}
@@ -150,28 +142,19 @@ class Torchvision(Naming):
             names |= {f"{role}.{ours}": f"block.{i}.{theirs}" for ours, theirs in parts.items()}
         return names
 
-    def head(self, stages: int) -> tuple[str, str, str]:
-        """Return the names, which stand after those of the stages."""
-        return f"features.{stages + 1}.0", f"features.{stages + 1}.1", "classifier.1"
-
-    def belongs_to_backbone(self, name: str) -> bool:
-        """Return whether the tensor is one of a block; those of the classifier may be left over."""
-        return ".block." in name
-
 
 class Lukemelas(Naming):
     """Names of EfficientNet-PyTorch by Luke Melas-Kyriazi and of the EfficientNet-Lite that was derived from it."""
 
     library = "EfficientNet-PyTorch"
     stem = ("_conv_stem", "_bn0")
+    block_prefix = "_blocks.{index}"
+    head = ("_conv_head", "_bn1", "_fc")
+    in_blocks = "_blocks."
 
     def pretraining(self, source: Pretraining) -> Pretraining:
         """Return the padding and epsilon of TensorFlow, which all of its weights have."""
         return replace(source, library=self.library, bn_eps=1e-3, padding="same")
-
-    def block_prefix(self, stage: int, block: int, index: int) -> str:
-        """Return `_blocks.0` and the like, of which the stages do not count."""
-        return f"_blocks.{index}"
 
     def block(self, block: nn.Module, roles: list[str]) -> dict[str, str]:
         """Return the names, whose numbers do not depend on whether there is an expansion."""
@@ -185,11 +168,3 @@ class Lukemelas(Naming):
             "project.conv": "_project_conv",
             "project.bn": "_bn2",
         }
-
-    def head(self, stages: int) -> tuple[str, str, str]:
-        """Return the names, which are the same for all."""
-        return "_conv_head", "_bn1", "_fc"
-
-    def belongs_to_backbone(self, name: str) -> bool:
-        """Return whether the tensor is one of a block."""
-        return name.startswith("_blocks.")

@@ -20,9 +20,8 @@ from yolo_effnet.nn.timm_models import padding_of, without_computing
 from yolo_effnet.zoo.architectures import EfficientNet
 from yolo_effnet.zoo.table import ARCHITECTURES
 
-_PACKAGES = {
-    a.weights: a.package for a in ARCHITECTURES.values() if isinstance(a, EfficientNet) and a.package
-}  # by tag
+_OURS = [a for a in ARCHITECTURES.values() if isinstance(a, EfficientNet)]
+_PACKAGES = {a.weights: a.package for a in _OURS if a.package}  # by tag
 _HUB_NAMES = ("model.safetensors", "pytorch_model.bin")
 _PROBE_SECONDS = 5  # for the first byte of a file, which huggingface_hub itself retries for a minute and more
 
@@ -71,15 +70,10 @@ class Pretraining:
 
 
 def available_tags(backbone: str | None = None) -> list[str]:
-    """Return the timm tags of all weights that fit a backbone.
-
-    Args:
-        backbone (str | None): Timm's name of a `TimmBackbone`; by default, all that are built from our blocks.
-    """
+    """Return the timm tags of all weights that fit timm's model `backbone`, by default all built from our blocks."""
     import timm
 
-    names = [backbone] if backbone else [a.timm_name for a in ARCHITECTURES.values() if isinstance(a, EfficientNet)]
-    names += [name.removeprefix("tf_") for name in names if not backbone]
+    names = [backbone] if backbone else [name for a in _OURS for name in (a.timm_name, a.timm_name.removeprefix("tf_"))]
     return timm.list_models([f"{name}.*" for name in names], pretrained=True)
 
 
@@ -92,11 +86,7 @@ def default_of_timm(name: str) -> str:
 
 
 def default_tag(layers: Sequence[nn.Module]) -> str:
-    """Return the tag of the default weights of a built backbone; empty where there are none.
-
-    Args:
-        layers (Sequence[nn.Module]): Its stem, stages and classifier, or its `TimmBackbone`.
-    """
+    """Return the tag of the default weights of stem, stages and classifier, or of a `TimmBackbone`; else nothing."""
     if isinstance(layers[0], TimmBackbone):
         known = ARCHITECTURES.get(layers[0].name)
         return known.weights if known else default_of_timm(layers[0].name)
@@ -105,18 +95,12 @@ def default_tag(layers: Sequence[nn.Module]) -> str:
         if isinstance(stage, EfficientNetStage):
             last: Any = stage[-1]
             built.append((len(stage), last.project.conv.out_channels, isinstance(last.se, SqueezeExcite)))
-    for known in ARCHITECTURES.values():
-        if isinstance(known, EfficientNet) and built == [(s.repeats, s.channels, s.se_ratio > 0) for s in known.stages]:
-            return known.weights
-    return ""
+    stages = {a.weights: [(s.repeats, s.channels, s.se_ratio > 0) for s in a.stages] for a in _OURS}
+    return next((weights for weights, known in stages.items() if known == built), "")
 
 
 def pretraining(tag: str, backbone: str | None = None) -> Pretraining:
-    """Return what timm knows of the weights `tag`.
-
-    Args:
-        tag (str): A full timm tag, one of `available_tags()`.
-        backbone (str | None): As in `available_tags`.
+    """Return what timm knows of the weights `tag`, one of `available_tags(backbone)`.
 
     Raises:
         ValueError: If there are no such weights, or they do not fit the backbone.
@@ -195,11 +179,12 @@ def default_on_disk() -> dict[str, str]:
     """Return where the default weights of backbones are that no network is needed for, by variant."""
     import timm
 
-    configs = {variant: timm.get_pretrained_cfg(a.weights) for variant, a in ARCHITECTURES.items() if a.weights}
-    found = {
-        v: on_disk(ARCHITECTURES[v].weights, config.hf_hub_id if config else None) for v, config in configs.items()
-    }
-    return {variant: file[1] for variant, file in found.items() if file}
+    found = {}
+    for variant, known in ARCHITECTURES.items():
+        config = timm.get_pretrained_cfg(known.weights) if known.weights else None
+        if file := on_disk(known.weights, config.hf_hub_id if config else None):
+            found[variant] = file[1]
+    return found
 
 
 def download(source: Pretraining) -> Path:
@@ -207,22 +192,17 @@ def download(source: Pretraining) -> Path:
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    names = _HUB_NAMES
     if not source.hub_id:
         raise WeightsUnavailableError(source.tag, "timm names no repository of them")
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         raise WeightsUnavailableError(source.tag, "HF_HUB_OFFLINE is set")
-    url = huggingface_hub.hf_hub_url(source.hub_id, names[0])
+    url = huggingface_hub.hf_hub_url(source.hub_id, _HUB_NAMES[0])
     why = _probe(url)
-    for name in () if why else names:
+    for name in () if why else _HUB_NAMES:
         try:
             return Path(huggingface_hub.hf_hub_download(source.hub_id, name))
-        except LocalEntryNotFoundError as error:
-            why = str(error)
-            break
-        except EntryNotFoundError as error:
-            why = str(error)
         except Exception as error:  # of whichever HTTP library the installed huggingface_hub builds on
             why = f"{type(error).__name__}: {error}"
-            break
+            if isinstance(error, LocalEntryNotFoundError) or not isinstance(error, EntryNotFoundError):
+                break
     raise WeightsUnavailableError(source.tag, f"could not be downloaded from {url} ({why})")

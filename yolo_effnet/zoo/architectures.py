@@ -17,9 +17,6 @@ def round_channels(channels: int, width_coefficient: float, divisor: int = 8, gu
         divisor (int): The result is a multiple of it.
         guard (float): Share of the scaled count that rounding must leave; 0 rounds to nearest, as EfficientNetV2 does.
 
-    Returns:
-        (int): Scaled channel count.
-
     References:
         EfficientNet, https://arxiv.org/abs/1905.11946, section 3.3.
     """
@@ -29,18 +26,7 @@ def round_channels(channels: int, width_coefficient: float, divisor: int = 8, gu
 
 
 def round_repeats(repeats: int, depth_coefficient: float) -> int:
-    """Scale a number of blocks and round it up.
-
-    Args:
-        repeats (int): Blocks of the B0 stage.
-        depth_coefficient (float): Depth of the variant relative to B0, > 0.
-
-    Returns:
-        (int): Scaled number of blocks.
-
-    References:
-        EfficientNet, https://arxiv.org/abs/1905.11946, section 3.3.
-    """
+    """Scale the number of blocks of a B0 stage by the depth relative to B0, > 0, and round up, as in section 3.3."""
     return math.ceil(repeats * depth_coefficient)
 
 

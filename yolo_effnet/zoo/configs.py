@@ -20,6 +20,7 @@ _END2END = "end2end: True # whether to use end-to-end mode\nreg_max: 1 # DFL bin
 _RELU6_KEY = "activation: torch.nn.ReLU6() # of backbone, neck and head\n"
 _KEYPOINTS = "kpt_shape: [17, 3] # number of keypoints, number of dims (2 for x,y or 3 for x,y,visible)\n"
 _PADDING = "padding: # of the backbone's strided convolutions: same, symmetric, or empty for that of the weights\n"
+_DROP_PATH = "drop_path: {rate} # stochastic depth of the backbone, growing linearly from 0 over its {blocks} blocks\n"
 _TEMPLATE = """\
 # Ultralytics {series} {task} with {article} {title} backbone{outputs}
 # Backbone: {paper}
@@ -45,31 +46,21 @@ def _backbone_keys(model: Model) -> str:
     # The authors' rate for a classifier of any size.
     rate = 0.2 if model.task == CLASSIFICATION else architecture.drop_path
     blocks = sum(stage.repeats for stage in architecture.stages)
-    drop_path = (
-        f"drop_path: {rate} # stochastic depth of the backbone, growing linearly from 0 over its {blocks} blocks\n"
-    )
-    return _RELU6_KEY * (architecture.family.lite or model.activation == RELU6) + drop_path + _PADDING
+    relu6 = architecture.family.lite or model.activation == RELU6
+    return _RELU6_KEY * relu6 + _DROP_PATH.format(rate=rate, blocks=blocks) + _PADDING
 
 
 def _row_comment(architecture: Architecture) -> str:
     """Return what the arguments of the backbone's rows are."""
     if isinstance(architecture, TimmNet):
         return "  # TimmBackbone: [name of timm's model], Index: [channels, index of the feature map]"
-    usage = {}
-    for stage in architecture.stages:
-        module, args = stage_args(stage)
-        usage[module] = "[c2, kernel, stride, expand_ratio" + (", se_ratio]" if args.count(",") == 4 else "]")
-    modules = ", ".join(usage) + ": " + usage["EfficientNetStage"]
-    return f"  # EfficientNetStem: [c2, kernel, stride], {modules}"
+    modules = ", ".join(dict.fromkeys(stage_args(stage)[0] for stage in architecture.stages))
+    se = "" if architecture.stages[-1].se_ratio else ", se_ratio"
+    return f"  # EfficientNetStem: [c2, kernel, stride], {modules}: [c2, kernel, stride, expand_ratio{se}]"
 
 
 def render(model: Model, notes: Iterable[str] = ()) -> str:
-    """Return the YAML text of a model.
-
-    Args:
-        model (Model): What to write.
-        notes (Iterable[str]): Further lines of its header.
-    """
+    """Return the YAML text of a model, with further `notes` in its header."""
     architecture, rows = model.architecture, Rows()
     levels = PYRAMIDS[model.pyramid]
     if isinstance(architecture, TimmNet):
@@ -114,14 +105,7 @@ def render(model: Model, notes: Iterable[str] = ()) -> str:
 
 
 def model_yaml(name: str) -> str:
-    """Return the YAML text of a model; that of a detection model is the one that `models/` holds.
-
-    Args:
-        name (str): A name as `model_names()` gives them, with or without a scale letter and `.yaml`.
-
-    Raises:
-        ValueError: If there is no model of that name.
-    """
+    """Return the YAML text of a model by a name that `find_model` knows, for some the one that `models/` holds."""
     model = find_model(name)
     if model.series + model.letter != "yolov8" or model.suffix:
         return render(model)
@@ -142,16 +126,7 @@ def model_config(name: str) -> dict:
 
 
 def scaled_yaml(task: str, width: float = 1.0, depth: float = 1.0) -> str:
-    """Return the YAML text of a detection, segmentation, .. model whose EfficientNet is scaled by one's own rule.
-
-    Args:
-        task (str): Suffix of the task, as in the names of models.
-        width (float): Channels relative to B0.
-        depth (float): Blocks relative to B0.
-
-    Raises:
-        ValueError: If a value is outside its range.
-    """
+    """Return the YAML text of a model for a task, by its suffix in names, whose EfficientNet `scale` gives."""
     return render(Model("yolov8", scale(width, depth), task), ["Scaled from EfficientNet-B0"])
 
 

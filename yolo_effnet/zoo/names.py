@@ -62,11 +62,11 @@ class Model:
     @property
     def exists(self) -> bool:
         """Return whether its parts go together."""
-        efficientnet, v8 = isinstance(self.architecture, EfficientNet), self.series == "yolov8"
-        if self.task == CLASSIFICATION and not (v8 and efficientnet and not self.letter + self.pyramid + self.neck):
+        ours = self.architecture if isinstance(self.architecture, EfficientNet) else None
+        v8, silu = self.series == "yolov8", ours and not ours.family.lite
+        if self.task == CLASSIFICATION and not (v8 and ours and not self.letter + self.pyramid + self.neck):
             return False
-        silu = isinstance(self.architecture, EfficientNet) and not self.architecture.family.lite
-        return (v8 or not self.neck) and (silu or not self.activation)
+        return bool((v8 or not self.neck) and (silu or not self.activation))
 
     @property
     def suffix(self) -> str:
@@ -79,16 +79,10 @@ class Model:
         return f"{self.series}{self.letter}-{self.architecture.variant}{self.suffix}"
 
 
-def _stem(architecture: Architecture) -> str:
-    """Return what the names of a family begin with."""
-    if isinstance(architecture, EfficientNet):
-        return architecture.family.prefix
-    return architecture.variant.rpartition("_")[0] + "_"
-
-
-_STEMS: dict[str, list[str]] = {stem: [] for stem in map(_stem, ARCHITECTURES.values())}
-for _architecture in ARCHITECTURES.values():
-    _STEMS[_stem(_architecture)].append(_architecture.variant.removeprefix(_stem(_architecture)))
+_STEMS: dict[str, list[str]] = {}  # what the names of a family begin with, and how they go on
+for _known in ARCHITECTURES.values():
+    _stem = _known.family.prefix if isinstance(_known, EfficientNet) else _known.variant.rpartition("_")[0] + "_"
+    _STEMS.setdefault(_stem, []).append(_known.variant.removeprefix(_stem))
 _NAME = re.compile(
     "".join(
         f"(?P<{part}>{'|'.join(choices)})"
@@ -112,7 +106,7 @@ SCALED = re.compile(rf"({'|'.join(SERIES)})([nslmx])(-.+)")  # of a file of one'
 
 def begins_as_ours(name: str) -> bool:
     """Return whether the name of a file begins as those of our models do, with or without the letter of a scale."""
-    return _OURS.fullmatch(SCALED.sub(r"\1\3", name)) is not None
+    return _OURS.fullmatch(name) is not None
 
 
 def _read(name: str) -> Model | None:
@@ -142,33 +136,23 @@ def model_names(suffix: str = "", series: str = "yolov8") -> list[str]:
     return [model.name for model in models if model and model.suffix == suffix]
 
 
-def parse_name(name: str) -> Model | None:
-    """Return what the name of a model says, or None where the name is not one of ours by its beginning.
-
-    Args:
-        name (str): Such as `yolov8-effb0` or `yolov8m-effb0-seg.yaml`.
-
-    Raises:
-        ValueError: If the name begins as ours do but there is no such model.
-    """
-    if not _OURS.fullmatch(name):
-        return None
-    model = _read(name.partition(".")[0])
-    if model is None:
-        raise ValueError(f"'{name}' is neither a file nor a model of yolo_effnet; {suggest(name)}")
-    return model
-
-
 def find_model(name: str) -> Model:
-    """Return what the name of a model says.
+    """Return what the name of a model says, such as `yolov8-effb0` or `yolov8m-effb0-seg.yaml`.
 
     Raises:
         ValueError: If there is no model of that name.
     """
-    model = parse_name(name)
+    ours = begins_as_ours(name)
+    model = _read(name.partition(".")[0]) if ours else None
     if model is None:
-        raise ValueError(f"'{name}' is not a model of yolo_effnet; {suggest(name)}")
+        found = "neither a file nor" if ours else "not"
+        raise ValueError(f"'{name}' is {found} a model of yolo_effnet; {suggest(name)}")
     return model
+
+
+def parse_name(name: str) -> Model | None:
+    """Return what the name of a model says as `find_model` does, or None where it does not begin as ours do."""
+    return find_model(name) if begins_as_ours(name) else None
 
 
 def intended(name: str) -> str | None:

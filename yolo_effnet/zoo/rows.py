@@ -25,10 +25,6 @@ class Rows:
         self.lines.append(f"  - {row}" + (f" # {comment}".format(i=self.index) if comment else ""))
         return self.index
 
-    def end_paragraph(self) -> None:
-        """Append an empty line."""
-        self.lines.append("")
-
     def take(self) -> str:
         """Return the text of the rows since the last call."""
         text, self.lines = "\n".join(self.lines) + "\n", []
@@ -81,17 +77,11 @@ def neck_widths(model: Model) -> dict[int, int]:
     return widths
 
 
-def _repeats(model: Model) -> int:
-    """Return the repeats of a block of the neck."""
-    repeats = _REPEATS[model.series]
-    depth = SCALES[model.series][model.letter][0] if model.letter else model.architecture.neck_repeats / 3
-    return max(1, round(repeats * depth))
-
-
 def add_neck_and_head(rows: Rows, model: Model, ends: dict[int, int]) -> str:
     """Add SPPF, PAN neck and head; return the text of the rows that Ultralytics counts to the backbone."""
     widths, levels, v8 = neck_widths(model), PYRAMIDS[model.pyramid], model.series == "yolov8"
-    n = _repeats(model)
+    depth = SCALES[model.series][model.letter][0] if model.letter else model.architecture.neck_repeats / 3
+    n = max(1, round(_REPEATS[model.series] * depth))
     conv, block = ("SeparableConv", "C2fSeparable") if model.neck else ("Conv", "C2f" if v8 else "C3k2")
 
     def add_block(level: int, label: str) -> int:
@@ -120,13 +110,13 @@ def add_neck_and_head(rows: Rows, model: Model, ends: dict[int, int]) -> str:
         rows.add(f"[[-1, {ends[level]}], 1, Concat, [1]]", f"cat backbone P{level}")
         lowest = level == levels[0]
         inner[level] = add_block(level, "{i}" + (f" (P{level}/{2**level}-{_SIZES[level]})" if lowest else ""))
-        rows.end_paragraph()
+        rows.lines.append("")
     outputs = [inner[levels[0]]]
     for below, level in itertools.pairwise(levels):
         rows.add(f"[-1, 1, {conv}, [{widths[below]}, 3, 2]]")
         rows.add(f"[[-1, {inner[level]}], 1, Concat, [1]]", f"cat head P{level}")
         outputs.append(add_block(level, f"{{i}} (P{level}/{2**level}-{_SIZES[level]})"))
-        rows.end_paragraph()
+        rows.lines.append("")
     _, module, args = TASKS[model.task]
     module += "" if v8 or not model.task else "26"
     args = args.format(p3=widths[3])

@@ -28,10 +28,19 @@ def images(tmp_path_factory):
     return pictures.draw("detect", tmp_path_factory.mktemp("images"), train=16, val=2)
 
 
-@pytest.mark.parametrize("name", ["yolov8-effb0", "yolov8-efflite0-seg", "yolo26-effb0", "yolov8-effb0-p6"])
-def test_the_donors_own_backbone_gives_its_output_back(name, images, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "taps"),
+    [
+        ("yolov8-effb0", "narrow"),
+        ("yolov8-efflite0-seg", "narrow"),
+        ("yolov8-efflite0-seg", "wide"),
+        ("yolo26-effb0", "wide"),
+        ("yolov8-effb0-p6", "narrow"),
+    ],
+)
+def test_the_donors_own_backbone_gives_its_output_back(name, taps, images, tmp_path):
     donor = checkpoint(name, tmp_path)
-    grafted = yolo_effnet.graft(donor, donor, images, **{**QUICK, "imgsz": 128})
+    grafted = yolo_effnet.graft(donor, donor, images, taps=taps, **{**QUICK, "imgsz": 128})
     x = torch.rand(2, 3, 128, 128)
     wanted = output(YOLO(donor).model, x)
     error = (output(grafted.model, x) - wanted).abs().max() / wanted.abs().max()

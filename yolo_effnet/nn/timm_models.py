@@ -1,5 +1,6 @@
 """What timm's models are: their feature maps, padding, and the BatchNorm layers that follow a convolution."""
 
+import contextlib
 import difflib
 import functools
 from collections import Counter
@@ -67,10 +68,7 @@ def to_nchw(body: nn.Module, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]
 
 @functools.cache
 def feature_maps(name: str) -> tuple[FeatureMap, ...]:
-    """Return the maps that timm's model `name` gives at strides of 4 and more.
-
-    Args:
-        name (str): A model of timm without a tag of weights, such as `mobilenetv3_large_100`.
+    """Return the maps that timm's model `name`, without a tag of weights, gives at strides of 4 and more.
 
     Raises:
         ValueError: If there is no such model, or it has no maps at strides 8, 16 and 32 of images of any size.
@@ -109,13 +107,9 @@ def feature_maps(name: str) -> tuple[FeatureMap, ...]:
 
 
 def fitting_models(pattern: str = "*") -> Iterator[str]:
-    """Yield the models of timm that can be a `TimmBackbone`; it takes a tenth of a second to look at one.
+    """Yield the models of timm that can be a `TimmBackbone`, in a tenth of a second each.
 
-    Args:
-        pattern (str): Only names of this shell pattern, or that begin with it.
-
-    Raises:
-        ValueError: If timm has no name of that pattern.
+    Their names are of the shell pattern, or begin with it; a ValueError tells of one that timm has no name of.
     """
     import timm
 
@@ -123,11 +117,9 @@ def fitting_models(pattern: str = "*") -> Iterator[str]:
     if not names:
         raise ValueError(f"timm has no model of the pattern '{pattern}'; '*' stands for all of them")
     for name in names:
-        try:
+        with contextlib.suppress(ValueError):
             feature_maps(name)
-        except ValueError:
-            continue
-        yield name
+            yield name
 
 
 @functools.cache

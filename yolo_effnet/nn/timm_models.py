@@ -92,17 +92,14 @@ def feature_maps(name: str) -> tuple[FeatureMap, ...]:
             body, maps = without_computing(run)
     except Exception as error:
         reason = why(error).rstrip(".")
-        raise ValueError(
-            f"timm's '{name}' gives no feature maps of images of any size ({reason}); {FITTING}"
-        ) from error
+        fault = f"gives no feature maps of images of any size ({reason})"
+        raise ValueError(f"timm's '{name}' {fault}; {FITTING}") from error
     taken = body.feature_info.out_indices
     found = [FeatureMap(x.shape[1], _SIZE[0] // x.shape[2], i, taken[i]) for i, x in enumerate(maps)]
     strides = [m.stride for m in found]
     if not set(STRIDES) <= set(strides) or [m.channels for m in found] != body.feature_info.channels():
-        raise ValueError(
-            f"timm's '{name}' has feature maps at strides {', '.join(map(str, strides))}, and 8, 16 and 32 are "
-            f"needed; {FITTING}"
-        )
+        fault = f"has feature maps at strides {', '.join(map(str, strides))}, and 8, 16 and 32 are needed"
+        raise ValueError(f"timm's '{name}' {fault}; {FITTING}")
     return tuple(m for m in found if m.stride >= 4)  # larger ones are of no use, and hinder the folding of BatchNorm
 
 

@@ -136,8 +136,7 @@ def _info(_args) -> None:
     print(f"{'models':<15}{', '.join(names.model_names())}")
     from yolo_effnet.weights.sources import default_on_disk
 
-    found = default_on_disk()
-    told = ", ".join(f"yolov8-{variant} ({origin})" for variant, origin in found.items())
+    told = ", ".join(f"yolov8-{variant} ({origin})" for variant, origin in default_on_disk().items())
     print(f"{'weights on disk':<15} {told or 'none; training downloads them'}")
 
 

@@ -49,8 +49,6 @@ def _resolve(node: ast.expr):
 def _check_activation(key: str, value) -> ast.expr:
     """Check `activation:` or `backbone_activation:` without evaluating it, and return its expression."""
     wrong = f"{key} must be a module of torch as text, such as torch.nn.ReLU6(), got {value!r}"
-    if not isinstance(value, str):
-        raise ValueError(wrong)
     try:
         expression = ast.parse(value.strip(), mode="eval").body
         called = isinstance(expression, ast.Call)

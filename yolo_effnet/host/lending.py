@@ -14,16 +14,12 @@ tasks = sys.modules["ultralytics.nn.tasks"]
 lending = threading.RLock()
 
 
-def is_our_block(name) -> bool:
-    """Return whether a row of that name is one of our blocks, and not one that Ultralytics' module has of its own."""
-    return isinstance(name, str) and name in BLOCKS and vars(tasks).get(name, BLOCKS[name].cls) is BLOCKS[name].cls
-
-
 def has_rows_of_ours(d: dict) -> bool:
-    """Return whether a model dict has a row of one of our blocks."""
+    """Return whether a model dict has a row of a block of ours, not of one that Ultralytics' module has of its own."""
+    ours = {name for name, block in BLOCKS.items() if vars(tasks).get(name, block.cls) is block.cls}
     parts = [d.get(part) for part in ("backbone", "head")]
     rows = [row for part in parts if isinstance(part, list) for row in part if isinstance(row, (list, tuple))]
-    return any(is_our_block(item) for row in rows for item in row)
+    return any(isinstance(item, str) and item in ours for row in rows for item in row)
 
 
 def _widened_frozenset(items=()):

@@ -109,10 +109,7 @@ def _is_found(file: Path) -> bool:
 
 
 def _load_scale(file: Path, unified: Path, letter: str, yaml_model_load) -> dict | None:
-    """Return the model dict of the file `unified` at a scale, as Ultralytics loads yolov8.yaml for yolov8n.yaml.
-
-    None where it has no scales and the letter is that of a model's neck.
-    """
+    """Return the dict of the file `unified` at a scale; None where it has none and the letter is that of a neck."""
     d = yaml_model_load(unified)
     scales = d.get("scales")
     if not scales and names.is_model(file.name):

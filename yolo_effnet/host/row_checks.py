@@ -123,8 +123,7 @@ def timm_row_error(index: int, row) -> ValueError | None:
 def check_rows(d: dict) -> dict:
     """Return a model dict with its rows checked, those of our blocks in the form that Ultralytics builds rightly.
 
-    Raises:
-        ValueError: If a row is malformed; what the arguments of other blocks are is left to Ultralytics.
+    A ValueError tells of a malformed row; what the arguments of other blocks are is left to Ultralytics.
     """
     checked, index, maps, modules = dict(d), 0, {}, []
     for part in ("backbone", "head"):

@@ -45,19 +45,16 @@ def wrap_init(init):
 
 def _check(recipe: Recipe, args) -> None:
     """Check that a recipe goes with the other arguments of a run."""
-    if recipe.grows and getattr(args, "multi_scale", None):
-        raise ValueError(f"progressive={recipe.progressive} and multi_scale={args.multi_scale} both set the size")
+    multi_scale, compiles = getattr(args, "multi_scale", None), getattr(args, "compile", None)
+    if recipe.grows and multi_scale:
+        raise ValueError(f"progressive={recipe.progressive} and multi_scale={multi_scale} both set the size")
     for name, is_share in (("progressive", recipe.grows), ("freeze_epochs", 0 < recipe.freeze_epochs < 1)):
         if is_share and args.time:
-            raise ValueError(
-                f"{name}={getattr(recipe, name)} goes by the number of epochs, which time={args.time} leaves open: "
-                "leave out one of them"
-            )
-    if recipe.freeze_epochs and getattr(args, "compile", None):
-        raise ValueError(
-            f"freeze_epochs={recipe.freeze_epochs} and compile={args.compile} exclude each other: a compiled model "
-            "does not thaw"
-        )
+            goes_by = f"{name}={getattr(recipe, name)} goes by the number of epochs"
+            raise ValueError(f"{goes_by}, which time={args.time} leaves open: leave out one of them")
+    if recipe.freeze_epochs and compiles:
+        both = f"freeze_epochs={recipe.freeze_epochs} and compile={compiles}"
+        raise ValueError(f"{both} exclude each other: a compiled model does not thaw")
 
 
 def _split(optimizer: torch.optim.Optimizer, rows: list[BackboneRow], ratio: float) -> None:

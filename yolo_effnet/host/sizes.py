@@ -9,8 +9,7 @@ from ultralytics.utils.torch_utils import get_flops, get_num_params
 def count(name: str) -> tuple[int, float]:
     """Return parameters and GFLOPs at 640 pixels of a detection model by name, as Ultralytics counts them.
 
-    Args:
-        name (str): A model of ours or of Ultralytics with outputs at strides 8, 16 and 32, without `.yaml`.
+    It is one of ours or of Ultralytics with outputs at strides 8, 16 and 32, without `.yaml`.
     """
     model = DetectionModel.__new__(DetectionModel)  # whose __init__ computes, which tensors without data cannot
     nn.Module.__init__(model)

@@ -90,9 +90,9 @@ class PixelNormalization(BackboneRow):
     follows_weights: bool
 
     def _register_statistics(self, c1: int, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
-        owner = type(self).__name__
-        self.register_buffer("mean", _per_channel(mean, c1, "mean", owner))
-        self.register_buffer("std", _per_channel(std, c1, "std", owner))
+        self.register_buffer("mean", torch.empty(1, c1, 1, 1))
+        self.register_buffer("std", torch.empty(1, c1, 1, 1))
+        self.set_statistics(mean, std)
         self.follows_weights = False
         self.origin = ("random", "random")
 

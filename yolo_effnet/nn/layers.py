@@ -55,12 +55,7 @@ class ConvNormAct(Conv):
     """Ultralytics' `Conv`, with less memory for its activation."""
 
     def convolve(self, x: torch.Tensor, fast: bool = False) -> torch.Tensor:
-        """Convolve `(B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s))`.
-
-        Args:
-            x (torch.Tensor): Input.
-            fast (bool): Whether the call of `conv` may be left out.
-        """
+        """Convolve `(B, c1, H, W) -> (B, c2, ceil(H/s), ceil(W/s))`; `fast` may leave out the call of `conv`."""
         return kernels.convolve(self.conv, x) if fast else self.conv(x)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -90,14 +85,9 @@ class StridedConv(ConvNormAct):
     """
 
     def __init__(self, c1: int, c2: int, k: int, g: int = 1, padding: str = "same"):
-        """Initialize the convolution, its BatchNorm and Ultralytics' default activation.
+        """Initialize the convolution of an odd kernel `k` >= 3, BatchNorm and Ultralytics' default activation.
 
-        Args:
-            c1 (int): Input channels.
-            c2 (int): Output channels.
-            k (int): Kernel size, odd and >= 3 (a kernel of 1 has no padding to choose).
-            g (int): Groups.
-            padding (str): `same` or `symmetric`.
+        A kernel of 1 has no padding to choose; `g` are the groups.
         """
         super().__init__(c1, c2, k, 2, g=g)
         self.kernel = k

@@ -1,5 +1,6 @@
 """What timm's models are: their feature maps, padding, and the BatchNorm layers that follow a convolution."""
 
+import contextlib
 import difflib
 import functools
 from collections import Counter
@@ -67,10 +68,7 @@ def to_nchw(body: nn.Module, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]
 
 @functools.cache
 def feature_maps(name: str) -> tuple[FeatureMap, ...]:
-    """Return the maps that timm's model `name` gives at strides of 4 and more.
-
-    Args:
-        name (str): A model of timm without a tag of weights, such as `mobilenetv3_large_100`.
+    """Return the maps that timm's model `name`, without a tag of weights, gives at strides of 4 and more.
 
     Raises:
         ValueError: If there is no such model, or it has no maps at strides 8, 16 and 32 of images of any size.
@@ -94,28 +92,21 @@ def feature_maps(name: str) -> tuple[FeatureMap, ...]:
             body, maps = without_computing(run)
     except Exception as error:
         reason = why(error).rstrip(".")
-        raise ValueError(
-            f"timm's '{name}' gives no feature maps of images of any size ({reason}); {FITTING}"
-        ) from error
+        fault = f"gives no feature maps of images of any size ({reason})"
+        raise ValueError(f"timm's '{name}' {fault}; {FITTING}") from error
     taken = body.feature_info.out_indices
     found = [FeatureMap(x.shape[1], _SIZE[0] // x.shape[2], i, taken[i]) for i, x in enumerate(maps)]
     strides = [m.stride for m in found]
     if not set(STRIDES) <= set(strides) or [m.channels for m in found] != body.feature_info.channels():
-        raise ValueError(
-            f"timm's '{name}' has feature maps at strides {', '.join(map(str, strides))}, and 8, 16 and 32 are "
-            f"needed; {FITTING}"
-        )
+        fault = f"has feature maps at strides {', '.join(map(str, strides))}, and 8, 16 and 32 are needed"
+        raise ValueError(f"timm's '{name}' {fault}; {FITTING}")
     return tuple(m for m in found if m.stride >= 4)  # larger ones are of no use, and hinder the folding of BatchNorm
 
 
 def fitting_models(pattern: str = "*") -> Iterator[str]:
-    """Yield the models of timm that can be a `TimmBackbone`; it takes a tenth of a second to look at one.
+    """Yield the models of timm that can be a `TimmBackbone`, in a tenth of a second each.
 
-    Args:
-        pattern (str): Only names of this shell pattern, or that begin with it.
-
-    Raises:
-        ValueError: If timm has no name of that pattern.
+    Their names are of the shell pattern, or begin with it; a ValueError tells of one that timm has no name of.
     """
     import timm
 
@@ -123,11 +114,9 @@ def fitting_models(pattern: str = "*") -> Iterator[str]:
     if not names:
         raise ValueError(f"timm has no model of the pattern '{pattern}'; '*' stands for all of them")
     for name in names:
-        try:
+        with contextlib.suppress(ValueError):
             feature_maps(name)
-        except ValueError:
-            continue
-        yield name
+            yield name
 
 
 @functools.cache

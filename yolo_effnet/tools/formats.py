@@ -72,14 +72,12 @@ def parse_format(text: str, device: torch.device, data: str | None = None, batch
     allowed |= (_OF_NMS if given.get("nms") else set()) | (_OF_INT8 if int8 else set())
     wrong = next((key for key in given if key not in allowed), None)
     uncalibrated = int8 and name not in _UNCALIBRATED and not given.setdefault("data", data)
+    on_cpu = half and name in (PYTORCH, "torchscript") and device.type == "cpu"
     for is_wrong, remedy in (
         ("device" in given, "all run on one device; give --device instead of device="),
         (wrong, f"'{wrong}' does nothing there; its options are {', '.join(sorted(allowed))}"),
         (given.get("half") and given.get("int8"), "a file is of float16 or of int8, not of both"),
-        (
-            half and name in (PYTORCH, "torchscript") and device.type == "cpu",
-            f"float16 of {name} needs a GPU, --device 0",
-        ),
+        (on_cpu, f"float16 of {name} needs a GPU, --device 0"),
         (uncalibrated, "int8 needs a data set to calibrate on, --data coco8.yaml for example"),
     ):
         if is_wrong:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from yolo_effnet.checks import why
 from yolo_effnet.weights.naming import Lukemelas, Naming, Timm, Torchvision
 from yolo_effnet.weights.sources import Pretraining, available_tags
 
@@ -99,20 +100,18 @@ def read_state_dict(file: Path, source: Pretraining) -> tuple[dict[str, torch.Te
     wanted = f"expected a state dict of {source.tag} with the names of {_LIBRARIES}"
     if not file.is_file():
         raise ValueError(f"weights file '{file}' does not exist; {wanted}")
+    state_dicts, fault, details = [], "it has no tensors", ""
     try:
         with _safe_globals(_HARMLESS):
             is_tensors = file.suffix == ".safetensors"
             checkpoint = load_file(file) if is_tensors else torch.load(file, map_location="cpu", weights_only=True)
         state_dicts = list(_state_dicts(checkpoint))
-        error = None
-    except Exception as exception:  # of pickle, zip, safetensors or the file system
-        state_dicts, error = [], exception
+    except Exception as error:  # of pickle, zip, safetensors or the file system
+        fault = _looks_like(file)
+        if not isinstance(error, pickle.UnpicklingError):  # whose advice is to trust the file
+            details = f" ({why(error)})"
     if not state_dicts:
-        why = "it has no tensors" if error is None else _looks_like(file)
-        # Not the advice of torch's unpickler, which is to trust the file.
-        shown = error and not isinstance(error, pickle.UnpicklingError)
-        details = f" ({type(error).__name__}: {str(error).partition(chr(10))[0]})" if shown else ""
-        raise ValueError(f"weights file '{file}' is not a state dict: {why}; {wanted}{details}")
+        raise ValueError(f"weights file '{file}' is not a state dict: {fault}; {wanted}{details}")
     for state_dict in state_dicts:
         for naming in (Timm(source.tensors), Torchvision(), Lukemelas()):
             prefix = _prefix(state_dict, naming.first)

@@ -54,13 +54,11 @@ class LoadReport:
 def backbone_of(model: nn.Module) -> list[Any]:
     """Return the stem, the stages and the classifier, if it has one, of a model in order, or its `TimmBackbone`."""
     kinds = (EfficientNetStem, EfficientNetStage, Classifier, TimmBackbone)
-    layers = [m for m in model.modules() if isinstance(m, kinds)]
+    layers, name = [m for m in model.modules() if isinstance(m, kinds)], type(model).__name__
     if not layers or not isinstance(layers[0], PixelNormalization):
-        raise ValueError(
-            f"{type(model).__name__} has no EfficientNetStem or TimmBackbone to load ImageNet weights into"
-        )
+        raise ValueError(f"{name} has no EfficientNetStem or TimmBackbone to load ImageNet weights into")
     if any(isinstance(m, ConvNormAct) and not hasattr(m, "bn") for m in layers[0].modules()):
-        raise ValueError(f"{type(model).__name__} is fused; load ImageNet weights into it before fuse()")
+        raise ValueError(f"{name} is fused; load ImageNet weights into it before fuse()")
     return layers[:1] if isinstance(layers[0], TimmBackbone) else layers
 
 
@@ -82,9 +80,8 @@ def _remedy(config: dict) -> str:
     for row, after in pairwise(rows):
         if row[3][0] == after[3][0] and (after[3][2:3] or [1]) == [1]:
             stage = [-1, row[1] + after[1], _STAGES[row[2]], row[3]]
-            return (
-                f"; the rows {row} and {after} of its YAML are one stage, which is one row with all its blocks: {stage}"
-            )
+            both = f"; the rows {row} and {after} of its YAML are one stage"
+            return f"{both}, which is one row with all its blocks: {stage}"
     for row in rows:
         if row[1] == 1 and row[2] != _STAGES[row[2]]:
             return f"; the row {row} of its YAML is a block alone, and a stage is a row of {_STAGES[row[2]]}"

@@ -159,10 +159,8 @@ def intended(name: str) -> str | None:
     """Return the name of a model, as `YOLO(..)` takes it, that was meant by one written almost like it, or None.
 
     Almost is no series, EfficientNet in full, capitals, other separators, suffixes in another order, a scale letter
-    where there is no neck, and the ending: none or that of a checkpoint.
-
-    Args:
-        name (str): Such as `yolov8-effb0.pt`, `efficientnet_b0`, `YOLOv8m-EffB0-p2-seg` or `yolov8n-effb0-cls`.
+    where there is no neck, and the ending: none or that of a checkpoint. Such are `yolov8-effb0.pt`, `efficientnet_b0`,
+    `YOLOv8m-EffB0-p2-seg` and `yolov8n-effb0-cls`.
     """
     stem = re.sub(r"\.(ya?ml|pt)$", "", name.lower())
     stem = re.sub(r"eff(icientnet|net)?[-_]?(v2)?[-_]?(?=\w)", r"eff\2", stem)

@@ -84,15 +84,12 @@ def add_neck_and_head(rows: Rows, model: Model, ends: dict[int, int]) -> str:
     n = max(1, round(_REPEATS[model.series] * depth))
     conv, block = ("SeparableConv", "C2fSeparable") if model.neck else ("Conv", "C2f" if v8 else "C3k2")
 
+    kind = "C2" if v8 and model.letter and model.pyramid == "-p6" and not model.neck else block  # as in yolov8-p6.yaml
+
     def add_block(level: int, label: str) -> int:
-        if v8:
-            if model.letter and model.pyramid == "-p6" and not model.neck:  # as in yolov8-p6.yaml
-                return rows.add(f"[-1, {n}, C2, [{widths[level]}, False]]", label)
-            return rows.add(f"[-1, {n}, {block}, [{widths[level]}]]", label)
-        attention = bool(label) and level == levels[-1]  # on the way up, as in YOLO26
-        return rows.add(
-            f"[-1, {1 if attention else n}, {block}, [{widths[level]}, True{', 0.5, True' * attention}]]", label
-        )
+        attention = not v8 and bool(label) and level == levels[-1]  # on the way up, as in YOLO26
+        args = ", False" * (kind == "C2") if v8 else ", True" + ", 0.5, True" * attention
+        return rows.add(f"[-1, {1 if attention else n}, {kind}, [{widths[level]}{args}]]", label)
 
     top = widths[levels[-1]]
     if model.pyramid == "-p6":

@@ -1,7 +1,9 @@
 """Backbones scaled by coefficients of one's own. Pure Python, no torch."""
 
+import bisect
 import math
 from dataclasses import replace
+from typing import Any
 
 from yolo_effnet.checks import check_values
 from yolo_effnet.zoo.architectures import EfficientNet, round_channels
@@ -29,7 +31,7 @@ def scale(width_coefficient: float, depth_coefficient: float) -> EfficientNet:
             return known
     size = width_coefficient**2 * depth_coefficient
     sizes = [a.width_coefficient**2 * a.depth_coefficient for a in family]
-    above = next((i for i, other in enumerate(sizes) if other > size), len(sizes))
+    above = bisect.bisect_right(sizes, size)
     if above == 0:
         nearest, neck = family[0], [round_channels(c, math.sqrt(size), 16) for c in family[0].neck_channels]
     elif above == len(sizes):
@@ -40,11 +42,5 @@ def scale(width_coefficient: float, depth_coefficient: float) -> EfficientNet:
         ends = zip(family[below].neck_channels, family[above].neck_channels, strict=True)
         neck = [round_channels(1, a + t * (b - a), 32) for a, b in ends]
         nearest = family[above if t > 0.5 else below]
-    return replace(
-        nearest,
-        variant="eff",
-        width_coefficient=width_coefficient,
-        depth_coefficient=depth_coefficient,
-        neck_channels=tuple(neck),
-        weights="",
-    )
+    own: dict[str, Any] = {"width_coefficient": width_coefficient, "depth_coefficient": depth_coefficient}
+    return replace(nearest, variant="eff", neck_channels=tuple(neck), weights="", **own)

@@ -62,3 +62,8 @@ def test_what_runs_at_start_up_is_stdlib(name):
 def test_no_file_is_too_long_to_be_read():
     for file in PACKAGE.rglob("*.py"):
         assert file.read_text(encoding="utf-8").count("\n") <= LONGEST, file.name
+
+
+def test_no_two_rooms_have_a_file_of_one_name():
+    names = [file.name for file in PACKAGE.rglob("*.py") if file.name != "__init__.py"]
+    assert len(names) == len(set(names))

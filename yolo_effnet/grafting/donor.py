@@ -10,7 +10,7 @@ from ultralytics.nn.modules import Conv
 
 from yolo_effnet.checkpoints import open_checkpoint
 from yolo_effnet.grafting.anatomy import Anatomy, anatomy
-from yolo_effnet.host.models import network
+from yolo_effnet.host.written_out import network
 from yolo_effnet.nn.neck import SeparableConv
 from yolo_effnet.zoo import names
 from yolo_effnet.zoo.rows import neck_widths

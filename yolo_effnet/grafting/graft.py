@@ -13,10 +13,10 @@ from ultralytics.utils.torch_utils import get_flops, get_num_params
 from yolo_effnet.checkpoints import check_output, save_checkpoint
 from yolo_effnet.checks import why
 from yolo_effnet.grafting.anatomy import Anatomy, anatomy
-from yolo_effnet.grafting.backbone import Backbone, give_weights, load_backbone
 from yolo_effnet.grafting.confidence import confidence
 from yolo_effnet.grafting.donor import Donor, load_donor
 from yolo_effnet.grafting.match import match as match_features
+from yolo_effnet.grafting.new_backbone import Backbone, give_weights, load_backbone
 from yolo_effnet.grafting.pictures import Pictures, find
 from yolo_effnet.grafting.plan import ACTIVATIONS, grafted_yaml
 from yolo_effnet.grafting.seams import Seam, find_seams

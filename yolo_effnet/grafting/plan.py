@@ -5,10 +5,10 @@ from ultralytics.nn.modules import SPPF, Concat
 
 from yolo_effnet import arguments
 from yolo_effnet.grafting.anatomy import sources
-from yolo_effnet.grafting.backbone import Backbone
 from yolo_effnet.grafting.donor import Donor
+from yolo_effnet.grafting.new_backbone import Backbone
 from yolo_effnet.grafting.taps import tapped_rows
-from yolo_effnet.host.models import explicit_rows
+from yolo_effnet.host.written_out import explicit_rows
 
 _SILU = "torch.nn.SiLU()"
 ACTIVATIONS = {"relu6": "torch.nn.ReLU6()", "relu": "torch.nn.ReLU()"}  # that small devices compute in int8

@@ -5,8 +5,8 @@ import inspect
 from ultralytics.nn.modules import Concat, Index
 
 from yolo_effnet.grafting.anatomy import sources
-from yolo_effnet.grafting.backbone import Backbone
-from yolo_effnet.host.models import explicit_rows
+from yolo_effnet.grafting.new_backbone import Backbone
+from yolo_effnet.host.written_out import explicit_rows
 from yolo_effnet.nn.stages import EfficientNetStage
 
 NARROW, WIDE = "narrow", "wide"

@@ -8,7 +8,7 @@ from ultralytics.utils import LOGGER
 
 from yolo_effnet.grafting.anatomy import Anatomy, anatomy
 from yolo_effnet.grafting.donor import Donor, load
-from yolo_effnet.host.models import build
+from yolo_effnet.host.written_out import build
 from yolo_effnet.nn.backbone import backbone_rows
 from yolo_effnet.nn.origin import RANDOM, note, origin
 from yolo_effnet.weights.loading import load_backbone_weights, named_by

@@ -89,9 +89,9 @@ def test_a_donor_of_every_size(scale, images, tmp_path):
 @pytest.mark.parametrize(
     ("donor", "backbone", "cost"),
     [
-        ("yolov8m", "yolov8m-efflite2", "yolov8m 25.9M, 79.3 GFLOPs -> 19.0M, 50.2 GFLOPs (0.74, 0.63)"),
+        ("yolov8m", "yolov8m-efflite2", "yolov8m 25.9M, 79.3 GFLOPs -> 19.7M, 52.1 GFLOPs (0.76, 0.66)"),
         ("yolov8n-seg", "yolov8n-efflite1", "The graft has more parameters and GFLOPs than yolov8n-seg; "),
-        ("yolov8n-efflite2-p6", "yolov8n-efflite0", "8.9M, 15.7 GFLOPs -> 7.4M, 12.5 GFLOPs (0.83, 0.79)"),
+        ("yolov8n-efflite2-p6", "yolov8n-efflite0", "8.9M, 15.7 GFLOPs -> 7.7M, 13.1 GFLOPs (0.87, 0.83)"),
     ],
 )
 def test_the_donors_letter_may_be_said_and_the_cost_is_told_first(donor, backbone, cost, images, tmp_path, caplog):
@@ -208,7 +208,9 @@ def test_a_small_training_keeps_what_the_donor_knows(score, asked, expected, ima
     record = YOLO(model.trainer.save_dir / "grafted.pt").model.yaml["graft"]
     assert record["confidence"] == pytest.approx(1 / (1 + np.exp(-score)), abs=1e-3)
     kept = f"donor's confidence in these pictures was {record['confidence']}"
-    assert ((kept in caplog.text), f"learning rate 0.25 x {seen[0][1]:g}" in caplog.text) == (expected == 0.25,) * 2
+    told = score > 0 and asked in ({}, {"epochs": 2000})  # also where the training is too long to keep it
+    assert (kept in caplog.text) == told
+    assert (f"learning rate 0.25 x {seen[0][1]:g}" in caplog.text) == (expected == 0.25)
 
 
 def test_ranks_start_equal_from_a_graft(images, weights, tmp_path):

@@ -98,20 +98,19 @@ class _Applied:
 
     def settle_rate(self, updates: float, build) -> None:
         """Put a number in place of `lr_ratio=auto`, by the updates of the weights in the whole training."""
-        args, ratio = self.trainer.args, 1.0
-        record = (getattr(self.model, "yaml", None) or {}).get("graft") or {}
-        if self.start is Start.GRAFTED and args.optimizer == "auto":  # and the rate not a number of the user's
-            ratio = keeping_rate(record.get("confidence", 0), 0)
-        if ratio != 1:
-            keeps = f"the donor's confidence in these pictures was {record['confidence']}"
-            if not getattr(build, "__module__", "").startswith("ultralytics."):
-                ratio, text = 1.0, f"{keeps}; lr_ratio=auto leaves the rate to {type(self.trainer).__name__}"
-            elif args.time:
-                ratio, text = 1.0, f"{keeps}; lr_ratio=auto is 1 with time=, whose updates nobody can count"
-            else:
-                ratio = keeping_rate(record["confidence"], updates)
-                text = f"{keeps}: lr_ratio={ratio:g}" + " keeps what it knows" * (ratio != 1)
-            self.log("auto", ratio, text)
+        args, ratio, reason = self.trainer.args, 1.0, None
+        confidence = ((getattr(self.model, "yaml", None) or {}).get("graft") or {}).get("confidence", 0)
+        by_ultralytics = getattr(build, "__module__", "").startswith("ultralytics.")
+        if self.start is not Start.GRAFTED or args.optimizer != "auto" or keeping_rate(confidence, 0) == 1:
+            pass  # there is nothing to keep, or the rate is a number of the user's
+        elif not by_ultralytics:
+            reason = f"lr_ratio=auto leaves the rate to {type(self.trainer).__name__}"
+        elif args.time:
+            reason = "lr_ratio=auto is 1 with time=, whose updates nobody can count"
+        elif (ratio := keeping_rate(confidence, updates)) != 1:
+            reason = f"lr_ratio={ratio:g} keeps what it knows"
+        if reason:
+            self.log("auto", ratio, f"the donor's confidence in these pictures was {confidence}: {reason}")
         args.lr_ratio = ratio
         self.recipe = replace(self.recipe, lr_ratio=ratio)
 

@@ -86,9 +86,9 @@ def test_a_wrong_row_is_one_clear_error(row, message):
     ],
 )
 def test_a_neck_takes_wide_maps(donor, backbone, wide, images, tmp_path):
-    """By default, of stages of ours; a model grafted so is donor and backbone of others, with or without."""
+    """Of stages of ours; a model grafted so is donor and backbone of others, with or without."""
     giver, options = checkpoint(donor, tmp_path), {**QUICK, "number": 2}
-    first = yolo_effnet.graft(giver, backbone, images, **options).model
+    first = yolo_effnet.graft(giver, backbone, images, taps="wide" if wide[0] else "narrow", **options).model
     first.load_state_dict(first.state_dict())  # which makes them weights that it was given
     x = torch.rand(1, 3, 64, 64)
     again = type(first)(copy.deepcopy(first.yaml), verbose=False)
@@ -116,9 +116,10 @@ def test_a_neck_takes_wide_maps(donor, backbone, wide, images, tmp_path):
 def test_the_donors_own_backbone_gives_its_output_back(name, images, tmp_path):
     """Of a graft with wide taps, and of a model without, from 400 positions to an input on."""
     donor = checkpoint(name, tmp_path)
-    yolo_effnet.graft(donor, donor, images, tmp_path / "wide.pt", **{**QUICK, "imgsz": 128})
+    options = {**QUICK, "imgsz": 128, "taps": "wide"}
+    yolo_effnet.graft(donor, donor, images, tmp_path / "wide.pt", **options)
     x = torch.rand(2, 3, 128, 128)
-    grafted = yolo_effnet.graft(tmp_path / "wide.pt", tmp_path / "wide.pt", images, **{**QUICK, "imgsz": 128})
+    grafted = yolo_effnet.graft(tmp_path / "wide.pt", tmp_path / "wide.pt", images, **options)
     wanted = output(YOLO(tmp_path / "wide.pt").model, x)
     assert (output(grafted.model, x) - wanted).abs().max() / wanted.abs().max() < 1e-4
 
@@ -135,7 +136,8 @@ def wide(images, tmp_path_factory):
     backbone = YOLO(checkpoint("yolov8-effb0", folder)).model
     backbone.load_state_dict(backbone.state_dict())  # which makes them weights that it was given
     donor = checkpoint("yolov8n", folder)
-    return yolo_effnet.graft(donor, backbone, images, folder / "wide.pt", **{**QUICK, "number": 4}).ckpt_path
+    options = {**QUICK, "number": 4, "taps": "wide"}
+    return yolo_effnet.graft(donor, backbone, images, folder / "wide.pt", **options).ckpt_path
 
 
 @pytest.mark.export

@@ -181,8 +181,8 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("--number", type=int, default=256, help="pictures to take, evenly (default: 256)")
     command.add_argument("--imgsz", type=int, default=640, help="side of the pictures in pixels (default: 640)")
     command.add_argument(
-        "--taps", choices=("narrow", "wide"),
-        help="what the neck takes of each stage: its output, or also the map inside its last block (default: wide)",
+        "--taps", choices=("narrow", "wide"), default="narrow",
+        help="what the neck takes of each stage: its output, or also the map inside its last block (default: narrow)",
     )  # fmt: skip
     command.add_argument(
         "--match", type=int, default=0, metavar="STEPS",

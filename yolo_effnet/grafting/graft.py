@@ -28,7 +28,7 @@ from yolo_effnet.nn.origin import DONOR, note
 
 
 def _build(
-    donor: Donor, backbone: Backbone, taps: str | None, activation: str | None
+    donor: Donor, backbone: Backbone, taps: str, activation: str | None
 ) -> tuple[nn.Module, Anatomy, list[list[Seam]]]:
     """Return the grafted model with the donor's neck and head, what its rows are, and what is to be solved for.
 
@@ -103,7 +103,7 @@ def graft(
     *,
     number: int = 256,
     imgsz: int = 640,
-    taps: str | None = None,
+    taps: str = NARROW,
     match: int = 0,
     activation: str | None = None,
     backbone_weights: str | Path | None = None,
@@ -129,8 +129,8 @@ def graft(
             working directory, and training it on several GPUs needs it saved.
         number (int): Pictures that are taken, evenly, each with its mirror image.
         imgsz (int): Side in pixels to which they are letterboxed; rounded up to a multiple of the donor's stride.
-        taps (str | None): What the neck takes: `narrow`, the outputs of the backbone's stages, or `wide`, also what
-            their last blocks project, six times as wide. By default wide, where stages of ours have such maps.
+        taps (str): What the neck takes: `narrow`, the outputs of the backbone's stages, or `wide`, also what their last
+            blocks project, six times as wide, of stages of ours.
         match (int): Gradient steps of 8 pictures that follow, which bring the inputs of the head to the donor's.
         activation (str | None): Activation that neck and head get in place of the donor's, `relu6` or `relu`, for
             devices that compute it faster; needs `match`, which then teaches the head too.
@@ -151,7 +151,7 @@ def graft(
     """
     if isinstance(match, bool) or not isinstance(match, int) or match < 0:
         raise ValueError(f"match must be a number of steps >= 0, got {match!r}")
-    if taps not in (None, NARROW, WIDE):
+    if taps not in (NARROW, WIDE):
         raise ValueError(f"taps must be {NARROW} or {WIDE}, got {taps!r}")
     if activation is not None and activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")

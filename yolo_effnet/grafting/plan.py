@@ -28,13 +28,13 @@ def _fitted(row: list, layer: SPPF, c1: int) -> list:
     return [f, n, "FittedSPPF", args]
 
 
-def grafted_yaml(donor: Donor, backbone: Backbone, taps: str | None, activation: str | None) -> dict:
+def grafted_yaml(donor: Donor, backbone: Backbone, taps: str, activation: str | None) -> dict:
     """Return the YAML of the grafted model as a dict, which builds without donor.
 
     Args:
         donor (Donor): Whose neck and head it has.
         backbone (Backbone): What takes the place of its own.
-        taps (str | None): As in `tapped_rows`.
+        taps (str): As in `tapped_rows`.
         activation (str | None): That of neck and head, one of `ACTIVATIONS`; by default the donor's.
 
     Raises:

@@ -24,9 +24,7 @@ def _stages_behind(layers: list) -> dict[int, int]:
     return behind
 
 
-def tapped_rows(
-    backbone: Backbone, levels: list[int], taps: str | None
-) -> tuple[list[list], dict[int, dict[int, int]]]:
+def tapped_rows(backbone: Backbone, levels: list[int], taps: str) -> tuple[list[list], dict[int, dict[int, int]]]:
     """Return the rows of a backbone, and for each level the rows that give its maps, with their channels.
 
     The output of a stage comes first, then the wide map where it is taken.
@@ -34,8 +32,7 @@ def tapped_rows(
     Args:
         backbone (Backbone): Of which taps that it has already are forgotten.
         levels (list[int]): Those of the pyramid, 3 for P3/8, that the neck takes; the backbone has a map at each.
-        taps (str | None): `narrow` for outputs alone, `wide` for the wide maps too; by default these where there are
-            some.
+        taps (str): `narrow` for outputs alone, `wide` for the wide maps too.
 
     Raises:
         ValueError: If `taps` is `wide` and no stage has a wide map.
@@ -57,7 +54,7 @@ def tapped_rows(
         if layer.i not in ends:
             continue
         maps[ends[layer.i]] = {last: anatomy.channels[layer.i]}
-        if taps != NARROW and isinstance(layer, EfficientNetStage) and layer[-1].has_wide_map:
+        if taps == WIDE and isinstance(layer, EfficientNetStage) and layer[-1].has_wide_map:
             defaults = [p.default for p in inspect.signature(type(layer)).parameters.values()][3:7]
             args += [*defaults[len(args) - 1 :], True]
             conv = layer[-1].project.conv

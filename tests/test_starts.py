@@ -12,7 +12,7 @@ from backbones import reference
 from ultralytics import YOLO
 from ultralytics.engine import trainer as engine
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.utils import DEFAULT_CFG_DICT, YAML
+from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, YAML
 
 import yolo_effnet
 from yolo_effnet.arguments import Start
@@ -186,6 +186,15 @@ def test_the_yaml_of_a_graft_is_no_graft(tiny_data, tmp_path):
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**d, "backbone_weights": None}))
     args = started(YOLO(tmp_path / "mine.yaml"), data=tiny_data, project=tmp_path).args
     assert (args.nbs, args.lr_ratio) == (16, 1)
+
+
+@pytest.mark.parametrize(("name", "value"), [("graft", False), ("backbone_weights", "x"), ("backbone_lr_ratio", 1.0)])
+def test_an_argument_that_ultralytics_has_is_its_own(name, value, tiny_data, tmp_path, monkeypatch):
+    """A release that gets one of a name of ours trains its own models with it."""
+    monkeypatch.setitem(DEFAULT_CFG_DICT, name, value)
+    monkeypatch.setattr(DEFAULT_CFG, name, value, raising=False)
+    args = started(YOLO("yolov8n.yaml"), data=tiny_data, project=tmp_path).args
+    assert getattr(args, name) == value
 
 
 class OwnRates(DetectionTrainer):

@@ -101,6 +101,11 @@ def ours() -> set[str]:
     return ARGUMENTS.keys() - (sys.modules["ultralytics.utils"].DEFAULT_CFG_DICT.keys() - _lent)
 
 
+def value_of(args, name: str):
+    """Return the value of an argument of ours in those of a run; None if it was not given, or is Ultralytics' own."""
+    return getattr(args, name, None) if name in ours() else None
+
+
 def said_by_user(args, config: dict) -> dict[str, object]:
     """Return what a user says about the recipe: the arguments of a run, and else the keys of its model YAML.
 
@@ -108,8 +113,7 @@ def said_by_user(args, config: dict) -> dict[str, object]:
         args (Namespace): Arguments of the run.
         config (dict): The model YAML.
     """
-    mine = ours()
-    values = {a.name: getattr(args, a.name, None) if a.name in mine else None for a in RECIPE}
+    values = {a.name: value_of(args, a.name) for a in RECIPE}
     values = {name: config.get(name) if value is None else value for name, value in values.items()}
     return {name: value for name, value in values.items() if value is not None}
 

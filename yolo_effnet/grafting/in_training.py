@@ -6,7 +6,7 @@ import torch
 from ultralytics.utils import RANK
 from ultralytics.utils.checks import check_imgsz
 
-from yolo_effnet.arguments import ARGUMENTS
+from yolo_effnet.arguments import ARGUMENTS, value_of
 from yolo_effnet.host.schedule import world_size
 
 
@@ -36,7 +36,7 @@ def _graft(trainer) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         graft(
             giver.model, args.model, trainer.data["train"], file, imgsz=size, seed=args.seed, device=trainer.device,
-            backbone_weights=getattr(args, "backbone_weights", None),
+            backbone_weights=value_of(args, "backbone_weights"),
         )  # fmt: skip
     if world_size() > 1:
         torch.distributed.barrier()
@@ -48,7 +48,7 @@ def wrap_setup_model(setup_model):
 
     @functools.wraps(setup_model)
     def wrapper(self, *args, **kwargs):
-        if getattr(self.args, "graft", None) is not None and not self.resume:
+        if value_of(self.args, "graft") is not None and not self.resume:
             _graft(self)
         return setup_model(self, *args, **kwargs)
 

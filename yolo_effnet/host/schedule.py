@@ -81,6 +81,7 @@ class _Applied:
     def __init__(self, trainer, model: nn.Module, rows: list[BackboneRow], recipe: Recipe, start: Start):
         self.trainer, self.model, self.rows, self.recipe, self.start = trainer, model, rows, recipe, start
         self.logged: dict[str, object] = {}
+        self.counted: int | None = None  # the epoch for which updates were counted last
         self.nbs, self.pictures = trainer.args.nbs, 0
         self.own_nbs = trainer.resume or getattr(trainer, "said_nbs", False) or self.nbs != DEFAULT_CFG.nbs
         trainer.build_optimizer = self.build_optimizer(trainer.build_optimizer)
@@ -184,14 +185,14 @@ class _Applied:
     def set_epoch(self, epoch: int) -> None:
         """Freeze, thaw and count as an epoch asks for."""
         trainer, recipe = self.trainer, self.recipe
-        if trainer.args.time and epoch != self.logged.get("counted", trainer.start_epoch):
+        if trainer.args.time and self.counted not in (None, epoch):
             # By the epochs that Ultralytics now expects, alike on all ranks.
             epochs = [trainer.epochs]
             if world_size() > 1:
                 torch.distributed.broadcast_object_list(epochs, 0)
             if self.settle_nbs(epochs[0]):
                 trainer.accumulate = max(round(trainer.args.nbs / trainer.batch_size), 1)
-        self.logged["counted"] = epoch
+        self.counted = epoch
         frozen = recipe.is_frozen(epoch, trainer.epochs)
         if recipe.freeze_epochs:
             self.log("frozen", frozen, f"backbone: {'frozen' if frozen else 'learns'} from epoch {epoch + 1}")

@@ -10,7 +10,7 @@ from ultralytics.nn.modules import Detect
 from ultralytics.nn.tasks import ClassificationModel
 from ultralytics.utils import LOGGER, RANK, torch_utils
 
-from yolo_effnet.arguments import ARGUMENTS, WEIGHTS_KEYS, Start
+from yolo_effnet.arguments import ARGUMENTS, WEIGHTS_KEYS, Start, value_of
 from yolo_effnet.host import schedule
 from yolo_effnet.nn.backbone import backbone_rows
 from yolo_effnet.nn.origin import IMAGENET, RANDOM, TRAINED, note, noting_load, origin, random_tensors
@@ -102,7 +102,7 @@ def load_into(trainer) -> None:
         return
     if args.pretrained is False and isinstance(model, ClassificationModel):
         draw_again(model)  # Ultralytics' trainer has reset the layers of this kind of model to PyTorch's own weights
-    grafted = getattr(args, "graft", None) is not None  # with the weights that the argument names
+    grafted = value_of(args, "graft") is not None  # with the weights that the argument names
     _load_weights(trainer, model, None if grafted else weights)
     start = origin(model).start
     if start is Start.RANDOM and getattr(args, "quantize", None) == 8:
@@ -121,7 +121,7 @@ def _checked_weights(args, model: nn.Module, rows: list[nn.Module]) -> str | Non
     Raises:
         ValueError: If it is no text, contradicts another argument or has no backbone to act on.
     """
-    weights = getattr(args, "backbone_weights", None)
+    weights = value_of(args, "backbone_weights")
     if weights is not None:
         ARGUMENTS["backbone_weights"].check(weights)
     if weights and not rows:

@@ -82,6 +82,9 @@ _DECLARED = (
     Argument("min_updates", "the fewest updates of the weights, as far as `nbs=16` gives them",
              lambda v: is_number(v) and v >= 0, "a number of updates of the weights", 0,
              dict.fromkeys((Start.RANDOM, Start.IMAGENET, Start.BACKBONE, Start.GRAFTED), FEW_UPDATES)),
+    Argument("blend", "the share of the training in the final weights, the rest being those at its start; auto chooses "
+             "by validation", lambda v: v == "auto" or (is_number(v) and 0 < v <= 1),
+             "a share above 0 and up to 1, or auto", 1.0, dict.fromkeys((Start.GRAFTED, Start.TRAINED), "auto")),
 )  # fmt: skip
 ARGUMENTS = {argument.name: argument for argument in _DECLARED}
 RECIPE = tuple(argument for argument in ARGUMENTS.values() if argument.is_of_recipe)

@@ -78,6 +78,7 @@ LENT = {
     "host.int8_training": "our blocks in ModelOpt's registry, while it prepares or restores a model",
     "host.int8": "a function of ONNX Runtime or LiteRT, and the one of Ultralytics that calls it, for an export",
     "host.training": "on one trainer, `set_model_attributes` until it has run, `optimizer_step` until its first call",
+    "host.blend": "on one trainer, `final_eval`; on its validator, arguments and callbacks while shares are validated",
     "host.schedule": "on one trainer, `build_optimizer`, `preprocess_batch` and `get_dataloader`",
 }
 _applied: list[tuple] = []  # module or class, name, what was there, and what is there now

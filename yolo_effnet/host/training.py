@@ -11,7 +11,7 @@ from ultralytics.nn.tasks import ClassificationModel
 from ultralytics.utils import LOGGER, RANK, torch_utils
 
 from yolo_effnet.arguments import ARGUMENTS, WEIGHTS_KEYS, Start, value_of
-from yolo_effnet.host import schedule
+from yolo_effnet.host import blend, schedule
 from yolo_effnet.nn.backbone import backbone_rows
 from yolo_effnet.nn.origin import IMAGENET, RANDOM, TRAINED, note, noting_load, origin, random_tensors
 from yolo_effnet.nn.settings import draw_again
@@ -29,7 +29,8 @@ def wrap_load(load):
         source = (weights.get("ema") or weights.get("model")) if isinstance(weights, dict) else weights
         _hint_at_graft(self, source)
         with noting_load(self, source):
-            return load(self, weights, *args, **kwargs)
+            load(self, weights, *args, **kwargs)
+        blend.note_load(self, source)
 
     return wrapper
 
@@ -99,6 +100,7 @@ def load_into(trainer) -> None:
         raise ValueError(f"quantize=8 needs ultralytics>=8.4.150 to train with, not {ultralytics.__version__}")
     if not rows or trainer.resume:
         schedule.apply(trainer, model, rows, Start.RESUMED)
+        blend.apply(trainer, model, Start.RESUMED)
         return
     if args.pretrained is False and isinstance(model, ClassificationModel):
         draw_again(model)  # Ultralytics' trainer has reset the layers of this kind of model to PyTorch's own weights
@@ -112,6 +114,7 @@ def load_into(trainer) -> None:
             "train model=best.pt quantize=8"
         )
     schedule.apply(trainer, model, rows, start)
+    blend.apply(trainer, model, start)
     _note_first_update(trainer)
 
 

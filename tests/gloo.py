@@ -3,11 +3,14 @@
 Ultralytics trains on several devices only where they are GPUs; overridden is no more than what names CUDA.
 """
 
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import torch
 from torch import nn
+from ultralytics.engine import validator
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import LOCAL_RANK, RANK
 
@@ -34,11 +37,15 @@ class GlooTrainer(DetectionTrainer):
         torch.distributed.init_process_group("gloo", rank=RANK, world_size=RANKS)
 
     def _do_train(self):
-        with patch.object(nn.parallel, "DistributedDataParallel", CPUParallel):
+        backend, on_gpu = validator.AutoBackend, SimpleNamespace(current_device=lambda: 0)
+        with ExitStack() as stack:
+            stack.enter_context(patch.object(nn.parallel, "DistributedDataParallel", CPUParallel))
+            # The last validation, which takes the device of a rank from CUDA.
+            on_cpu = {"AutoBackend": lambda **options: backend(**{**options, "device": torch.device("cpu")})}
+            if hasattr(validator, "get_torch_device_backend"):
+                on_cpu["get_torch_device_backend"] = lambda device: on_gpu
+            stack.enter_context(patch.multiple(validator, **on_cpu))
             super()._do_train()
-
-    def final_eval(self):
-        """Leave out the validation of `best.pt`, which takes the device of a rank from CUDA."""
 
 
 def record(moment: str, folder: Path):

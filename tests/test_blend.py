@@ -2,6 +2,7 @@
 
 import re
 
+import gloo
 import pictures
 import pytest
 import torch
@@ -204,3 +205,18 @@ def test_it_is_off(options, tiny_data, tmp_path, caplog):
     assert model.trainer.args.blend == 1
     assert _files(model) == {"best.pt", "last.pt"}
     assert "of its start" not in caplog.text
+
+
+def test_ranks_choose_together(learned, tmp_path):
+    """Both validate their part of the pictures, and one writes."""
+    before, data = learned
+    model = YOLO(before)
+    options = {**QUICK, "batch": 8, "optimizer": "AdamW", "lr0": 0.02, "warmup_epochs": 0}
+    model.train(trainer=gloo.GlooTrainer, data=data, project=tmp_path, **options)
+    assert _files(model) == {"best.pt", "best-unblended.pt", "last.pt"}
+    start, last, found = (
+        _weights(file)["model.0.conv.weight"]
+        for file in (before, model.trainer.wdir / "best-unblended.pt", model.trainer.best)
+    )
+    errors = [(start.lerp(last, share) - found).abs().max() for share in blend.SHARES]
+    assert min(errors[1:]) < 1e-3 < errors[0]

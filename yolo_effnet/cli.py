@@ -4,7 +4,7 @@ import argparse
 import os
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 import yolo_effnet
@@ -108,18 +108,11 @@ def _benchmark(args) -> None:
     compare.run(**vars(args))
 
 
-def _installed(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
-
-
 def _info(_args) -> None:
     """Print versions, and whether Ultralytics knows our models."""
     print(f"{'yolo_effnet':<13}{yolo_effnet.__version__}")
     for package in ("ultralytics", "torch", "torchvision", "timm"):
-        print(f"{package:<13}{_installed(package)}")
+        print(f"{package:<13}{version(package)}")
     print(f"{'python':<13}{platform.python_version()}")
     if startup.autoloaded:
         hook = "active: the stock yolo command and ultralytics.YOLO know these models"

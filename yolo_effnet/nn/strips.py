@@ -41,12 +41,7 @@ def are_possible(
     """
     if block.training or torch.is_grad_enabled() or x.dtype != torch.float32 or not gate.is_allowed(x):
         return False
-    if (
-        x.device.type != "cpu"
-        or not x.numel()
-        or autocasts()
-        or not all(map(gate.is_untouched, block._modules.values()))
-    ):
+    if not x.numel() or autocasts() or not all(map(gate.is_untouched, block._modules.values())):
         return False
     layers = [layer for layer in (expand, depthwise, project) if type(layer) is not nn.Identity]
     return all(isinstance(m, ConvNormAct) and not hasattr(m, "bn") and _is_as_built(m) for m in layers)
@@ -136,5 +131,5 @@ def compute(
             image = image.contiguous(memory_format=torch.channels_last)
         y = _expand_and_convolve(expand, depthwise, image)
         weight = conv.weight if type(se) is nn.Identity else conv.weight * se.gate(y)
-        outputs.append(F.conv2d(y, weight, conv.bias, dilation=dilation(conv, y)))
+        outputs.append(F.conv2d(y, weight, conv.bias, dilation=dilation(conv)))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)

@@ -7,8 +7,7 @@ from torch import nn
 
 from yolo_effnet.nn.timm_models import feature_maps
 from yolo_effnet.zoo.architectures import EfficientNet, TimmNet, round_channels, round_repeats
-from yolo_effnet.zoo.scaling import scale
-from yolo_effnet.zoo.table import ARCHITECTURES
+from yolo_effnet.zoo.table import ARCHITECTURES, scale
 
 # Blocks, channels of the taps, neck widths and C2f repeats: the published family and the agreed necks.
 GOLDEN = {

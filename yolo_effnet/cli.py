@@ -21,10 +21,7 @@ Ultralytics takes a model YAML, from any folder:
   yolo train model=yolov8-effb0.yaml data=coco8.yaml epochs=100 imgsz=640
   yolo segment train model=yolov8-effb0-seg.yaml data=coco8-seg.yaml epochs=100 imgsz=640
 """
-
-
-# Suffix of a model's name by Ultralytics' name of the task.
-_SUFFIXES = {"detect": "", "segment": "-seg", "pose": "-pose", "obb": "-obb", "classify": names.CLASSIFICATION}
+_SUFFIXES = {**{task: suffix for suffix, (task, *_) in names.TASKS.items()}, "classify": names.CLASSIFICATION}
 
 
 def _list(args) -> None:
@@ -44,7 +41,7 @@ def _list(args) -> None:
 
 def _list_with_neck(peer: str) -> None:
     """Print what every backbone costs under the neck of one of YOLOv8's models, each as it is counted."""
-    from yolo_effnet.host.sizes import count
+    from yolo_effnet.host.written_out import count
 
     theirs = count(peer)
     print(f"{'model':<31}{'parameters':>12}{'GFLOPs@640':>12}  relative to {peer}")

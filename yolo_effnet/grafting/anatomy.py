@@ -70,11 +70,7 @@ def _output_shapes(model: nn.Module) -> list[tuple[int, int] | None]:
 
 
 def anatomy(model: nn.Module, what: str) -> Anatomy:
-    """Return what the rows of a detector are.
-
-    Args:
-        model (nn.Module): A `DetectionModel` of Ultralytics, in float32.
-        what (str): What to call it in an error.
+    """Return what the rows of a `DetectionModel` in float32 are; an error calls it `what`.
 
     Raises:
         ValueError: If it has no SPPF row, or no map at stride 32 above it.

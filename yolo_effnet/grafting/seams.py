@@ -31,13 +31,7 @@ class Seam:
 
 
 def run(model: nn.Module, x: torch.Tensor, last: int) -> dict[int, torch.Tensor]:
-    """Return what rows of a model give for images `x`, those that later rows take, up to row `last`.
-
-    Args:
-        model (nn.Module): A `DetectionModel` of Ultralytics.
-        x (torch.Tensor): Images, `(B, C, H, W)` in [0, 1].
-        last (int): Index of the last row that runs.
-    """
+    """Return what rows up to `last` give for images `x`, `(B, C, H, W)` in [0, 1], if it or a later row takes it."""
     outputs: dict[int, torch.Tensor] = {}
     for layer in list(model.model)[: last + 1]:
         if layer.f != -1:
@@ -85,12 +79,7 @@ def _segments(model: nn.Module, anatomy: Anatomy) -> list[list[tuple[int, bool]]
 
 
 def find_seams(donor: Donor, model: nn.Module, anatomy: Anatomy) -> list[list[Seam]]:
-    """Return the convolutions that take a map of the backbone, those of each row together, in the order they run.
-
-    Args:
-        donor (Donor): Whose neck and head the model has.
-        model (nn.Module): The grafted model.
-        anatomy (Anatomy): What its rows are.
+    """Return the convolutions of a grafted model that take its backbone's maps, row by row in the order they run.
 
     Raises:
         ValueError: If a row takes such a map otherwise than by dense convolutions.

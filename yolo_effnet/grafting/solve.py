@@ -121,13 +121,9 @@ def _prior(seam: Seam, conv: nn.Conv2d, twin: nn.Conv2d | None) -> torch.Tensor:
 
 
 def _install(layer: Conv, norm: nn.BatchNorm2d | None, weights: torch.Tensor, sums: Sums) -> None:
-    """Put a solution into a `Conv`, with the statistics of BatchNorm that it has, so that training finds them.
+    """Put weights `(n, m)` into a `Conv`, with the statistics of BatchNorm that they have, so that training finds them.
 
-    Args:
-        layer (Conv): Of the grafted model.
-        norm (nn.BatchNorm2d | None): What follows the donor's convolution; None for nothing.
-        weights (torch.Tensor): `(n, m)`, with the constant last.
-        sums (Sums): Of all pictures.
+    The constant is the last of the weights, the sums are of all pictures, and `norm` follows the donor's convolution.
     """
     bn, (mean, variance) = layer.bn, sums.moments(weights)
     like = weights.new_tensor
@@ -150,12 +146,7 @@ def _install(layer: Conv, norm: nn.BatchNorm2d | None, weights: torch.Tensor, su
 def solve(donor: Donor, model: nn.Module, seams: list[list[Seam]], pictures: Pictures, device) -> dict[str, float]:
     """Solve for the seams of a grafted model, from the top of the pyramid down, and write them into it.
 
-    Args:
-        donor (Donor): Whose neck and head the model has.
-        model (nn.Module): The grafted model, in eval mode.
-        seams (list[list[Seam]]): As `find_seams` gives them.
-        pictures (Pictures): Pictures without labels.
-        device (torch.device): Where both models are.
+    The model is in eval mode, and on `device` as its donor is; the seams are those of `find_seams`.
 
     Returns:
         (dict[str, float]): R2 of each seam on pictures that its weights were not solved on; on all pictures where

@@ -9,7 +9,6 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.modules import module as hooks
 
-VARIABLE = "YOLO_EFFNET_FAST"
 _block = contextvars.ContextVar("fast_paths", default=None)  # the innermost `with` block of this context
 _process: list["fast_paths"] = []  # calls outside of `with` blocks, of which the last counts
 
@@ -48,7 +47,7 @@ class fast_paths:
         _block.set(self.before.pop())
 
 
-fast_paths(os.environ.get(VARIABLE, "").strip().lower() not in ("0", "false", "no", "off"))
+fast_paths(os.environ.get("YOLO_EFFNET_FAST", "").strip().lower() not in ("0", "false", "no", "off"))
 
 
 def known(cls: type) -> type:
@@ -92,10 +91,7 @@ def _watchers() -> tuple:
         torch._C._len_torch_dispatch_stack(),
         torch._C._functorch.peek_interpreter_stack() is not None,
         forward_ad._current_level >= 0,
-        hooks._global_forward_hooks,
-        hooks._global_forward_pre_hooks,
-        hooks._global_backward_hooks,
-        hooks._global_backward_pre_hooks,
+        hooks._has_any_global_hook(),
     )
 
 

@@ -30,14 +30,8 @@ def are_possible(
 ) -> bool:
     """Return whether `compute` can stand in for the layers of an MBConv, here and now.
 
-    They must be fused, untouched, and only infer, in float32 on a CPU.
-
-    Args:
-        expand (nn.Module): The expansion, `nn.Identity` where there is none.
-        depthwise (nn.Module): The depthwise convolution.
-        project (nn.Module): The projection.
-        block (nn.Module): What holds them and all else that is left out.
-        x (torch.Tensor): Input, `(B, c1, H, W)`.
+    They must be fused, untouched, and only infer, in float32 on a CPU. So must be all else in `block`, which is left
+    out too. The input `x` is `(B, c1, H, W)`; without an expansion `expand` is `nn.Identity`.
     """
     if block.training or torch.is_grad_enabled() or x.dtype != torch.float32 or not gate.is_allowed(x):
         return False

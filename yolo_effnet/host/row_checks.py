@@ -53,11 +53,6 @@ def _check_row(index: int, row) -> list:
     return [f, n, name, args]
 
 
-def _is_tapped(row) -> bool:
-    """Return whether a row is a stage that gives two maps."""
-    return row[2] in ("EfficientNetStage", "FusedStage") and row[3][5:6] == [True]
-
-
 def check_taps(rows: list, layers) -> None:
     """Check the channels of `Index` rows that take the maps of a tapped stage, once all are built.
 
@@ -138,7 +133,7 @@ def check_rows(d: dict) -> dict:
             checked[part].append(_check_row(index, row) if row[2] in BLOCKS else row)
             if row[2] == "TimmBackbone":
                 maps[index] = feature_maps(row[3][0])
-            elif _is_tapped(row):
+            elif row[2] in ("EfficientNetStage", "FusedStage") and row[3][5:6] == [True]:  # tapped
                 maps[index] = None
             modules.append(row[2])
             index += 1

@@ -16,13 +16,7 @@ from yolo_effnet.nn.layers import ConvNormAct, StridedConv
 _STRIP_BYTES = 2**21
 
 
-class _Scratch(threading.local):
-    """Memory for the feature maps of one thread."""
-
-    buffer = torch.empty(0, dtype=torch.float32, device="cpu")
-
-
-_scratch = _Scratch()
+_scratch = threading.local()  # its `buffer` is memory for the feature maps of one thread
 
 
 def are_possible(
@@ -71,7 +65,7 @@ def _scratch_map(channels: int, height: int, width: int) -> torch.Tensor:
     Fresh memory is several times slower to write than memory that the system has already mapped.
     """
     size = channels * height * width
-    if _scratch.buffer.numel() < size:
+    if not hasattr(_scratch, "buffer") or _scratch.buffer.numel() < size:
         with torch.inference_mode(False):  # such tensors may be written in every mode
             _scratch.buffer = torch.empty(size, dtype=torch.float32, device="cpu")
     return _scratch.buffer[:size].view(1, height, width, channels).permute(0, 3, 1, 2)

@@ -64,15 +64,11 @@ _PAPERS = {
 }
 
 
-def _channels(cell: str) -> tuple[int, ...]:
-    return tuple(map(int, cell.split("/")))
-
-
 # What makes a value of a cell of text, by column; the others are text.
 _READ: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("width_coefficient", "depth_coefficient", "dropout", "drop_path", "gflops"), float),
     **dict.fromkeys(("train_size", "neck_repeats", "parameters"), int),
-    **dict.fromkeys(("neck_channels", "channels"), _channels),
+    **dict.fromkeys(("neck_channels", "channels"), lambda cell: tuple(map(int, cell.split("/")))),
     "family": lambda cell: getattr(families, cell),
 }
 

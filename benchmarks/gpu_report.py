@@ -1,4 +1,4 @@
-"""Measure the package on one GPU and write a report: training with and without the faster ways, latency, TensorRT.
+"""Measure the package on one GPU and write a report: training, latency, TensorRT.
 
     python benchmarks/gpu_report.py --output gpu_report.md
 
@@ -6,7 +6,6 @@ Each section stands for itself: one that fails leaves its reason in the report, 
 """
 
 import argparse
-import copy
 import subprocess
 import sys
 import tempfile
@@ -30,27 +29,24 @@ PEERS = ["yolov8n", "torchvision-b0", "timm-b0"]
 
 
 def training(device: torch.device, quick: bool, until: float) -> Iterator[str]:
-    """Yield a table of training steps with and without the faster ways, interleaved."""
+    """Yield a table of training steps, interleaved."""
     images, size, turns = (2, 64, 2) if quick else (32, 640, 10)
     yield f"{images} images of {size} pixels, autocast, medians of {2 * turns} interleaved steps.\n"
-    yield "| model | layout | plain, images/s | fast, images/s | plain, MiB | fast, MiB | loss differs |"
-    yield "|---|---|---|---|---|---|---|"
+    yield "| model | layout | images/s | MiB |"
+    yield "|---|---|---|---|"
+    layouts = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
     for name in MODELS:
-        for layout in (torch.channels_last, torch.contiguous_format):
-            if time.monotonic() > until:
-                yield f"| {name} | no time left | | | | | |"
-                return
-            model = YOLO(f"{name}.yaml").model.to(device).train().to(memory_format=layout)
-            shape = (images, 3, size, size)
-            steps = {fast: Step(copy.deepcopy(model), shape, device, fast) for fast in (False, True)}
-            loss, fast_loss = (step() for step in steps.values())
-            memory = [peak(step, device) for step in steps.values()]
-            speeds = [images / ms * 1e3 for ms in by_turns(steps, device, turns).values()]
-            kind = "channels_last" if layout == torch.channels_last else "contiguous"
-            yield (
-                f"| {name} | {kind} | {speeds[0]:.0f} | {speeds[1]:.0f} | {memory[0]:.0f} | {memory[1]:.0f} "
-                f"| {abs(fast_loss - loss) / abs(loss):.1e} |"
-            )
+        if time.monotonic() > until:
+            yield f"| {name} | no time left | | |"
+            return
+        steps = {}
+        for kind, layout in layouts.items():
+            model = YOLO(f"{name}.yaml").model.to(device).to(memory_format=layout)
+            steps[kind] = Step(model, (images, 3, size, size), device)
+            steps[kind]()
+        memory = {kind: peak(step, device) for kind, step in steps.items()}
+        for kind, milliseconds in by_turns(steps, device, turns).items():
+            yield f"| {name} | {kind} | {images / milliseconds * 1e3:.0f} | {memory[kind]:.0f} |"
 
 
 def latency(device: torch.device, quick: bool, until: float) -> Iterator[str]:

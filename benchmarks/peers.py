@@ -19,6 +19,7 @@ from yolo_effnet.zoo.architectures import EfficientNet
 from yolo_effnet.zoo.configs import model_config
 from yolo_effnet.zoo.families import B
 from yolo_effnet.zoo.names import model_names, parse_name
+from yolo_effnet.zoo.rows import Rows, add_stages
 from yolo_effnet.zoo.table import ARCHITECTURES
 
 _PEERS = ("torchvision", "timm")
@@ -37,7 +38,8 @@ DEFAULT = [name for name in MODELS if re.search(r"-(eff)?b\d$|^yolov8[nsmlx]$", 
 
 def _peer_config(architecture: EfficientNet) -> dict:
     """Return our model dict with Ultralytics' own `TorchVision` row in place of our backbone."""
-    config, taps = model_config(f"yolov8-{architecture.variant}"), architecture.taps
+    config, ends = model_config(f"yolov8-{architecture.variant}"), add_stages(Rows(), architecture)
+    taps = [ends[level] for level in (3, 4, 5)]
     channels = [config["backbone"][i][3][0] for i in taps]
     # TorchVision has the paper's only, but timm's takes its place for the others.
     name = f"efficientnet_{architecture.variant.removeprefix('eff') if architecture.family is B else 'b0'}"
@@ -65,7 +67,7 @@ def build(name: str) -> DetectionModel:
     model = YOLO(f"yolov8-{architecture.variant}.yaml").model
     if isinstance(architecture, EfficientNet):
         rows, saved = parse_model(_peer_config(architecture), 3, verbose=False)
-        for i in range(1, 1 + len(architecture.taps)):
+        for i in (1, 2, 3):  # the maps at P3, P4 and P5
             rows[i].index = i + 1
         rows[-1].stride = model.stride
         model.model, model.save = rows, saved

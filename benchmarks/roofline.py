@@ -5,7 +5,6 @@ python benchmarks/roofline.py yolov8-effb0 timm-b0
 
 import argparse
 import statistics
-import time
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -14,8 +13,9 @@ from peers import MODELS, build
 from torch import nn
 from ultralytics.nn.autobackend import AutoBackend
 from ultralytics.utils import TQDM
+from ultralytics.utils.ops import Profile
 
-from yolo_effnet.tools.timing import parse_device, seconds, synchronize
+from yolo_effnet.tools.timing import parse_device, seconds
 
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
@@ -121,15 +121,13 @@ def profile(
     network = build(name).eval()
     backend = AutoBackend(network, device=device, fp16=half, verbose=False)  # fuses it
     x = torch.rand(batch, 3, imgsz, imgsz, device=device, dtype=torch.float16 if half else torch.float32)
-    times, starts = defaultdict(list), {}
+    times, starts, clock = defaultdict(list), {}, Profile(device=device)
 
     def start(row, _):
-        synchronize(device)
-        starts[row.i] = time.perf_counter()
+        starts[row.i] = clock.time()
 
     def stop(row, *_):
-        synchronize(device)
-        times[row.i].append(time.perf_counter() - starts[row.i])
+        times[row.i].append(clock.time() - starts[row.i])
 
     with torch.inference_mode():
         work = _work(network, x)

@@ -7,7 +7,6 @@ from peers import MODELS, build
 from torch import nn
 from ultralytics.utils import DEFAULT_CFG
 
-import yolo_effnet
 from yolo_effnet.tools.timing import by_turns, parse_device, peak
 
 
@@ -18,11 +17,10 @@ class Step:
         model (nn.Module): A detection model.
         shape (tuple): `(B, 3, H, W)`.
         device (torch.device): Where to run.
-        fast (bool | None): With or without the faster ways, also where they are off by default; None leaves them.
     """
 
-    def __init__(self, model: nn.Module, shape: tuple, device: torch.device, fast: bool | None = None):
-        self.model, self.device, self.fast = model.train().to(device), device, fast
+    def __init__(self, model: nn.Module, shape: tuple, device: torch.device):
+        self.model, self.device = model.train().to(device), device
         model.args = DEFAULT_CFG
         boxes = 4
         generator = torch.Generator().manual_seed(0)
@@ -36,12 +34,6 @@ class Step:
 
     def __call__(self) -> float:
         """Compute loss and gradients once, and return the loss."""
-        if self.fast is None:
-            return self._step()
-        with yolo_effnet.fast_paths(self.fast, cuda=True):
-            return self._step()
-
-    def _step(self) -> float:
         torch.manual_seed(0)  # drop path draws
         with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
             loss = self.model(self.batch)[0].sum()

@@ -1,10 +1,11 @@
-"""Write tables that follow from the code into the pages beside this file: `python docs/tables.py`."""
+"""Write what follows from the code, tables of these pages and the YAMLs in `models/`: `python docs/tables.py`."""
 
 import re
 from pathlib import Path
 
 from yolo_effnet.arguments import ARGUMENTS
 from yolo_effnet.checks import is_number
+from yolo_effnet.zoo.configs import model_yaml
 from yolo_effnet.zoo.names import model_names
 from yolo_effnet.zoo.table import ARCHITECTURES
 
@@ -43,7 +44,7 @@ def models() -> str:
 
 def necks() -> str:
     """Return what backbones cost with the neck of each letter, relative to Ultralytics' model of it."""
-    from yolo_effnet.host.sizes import count
+    from yolo_effnet.host.written_out import count
 
     peers = [peer.split(" | ") for peer in PEERS]
     lines = [
@@ -88,9 +89,11 @@ def filled(text: str) -> str:
 
 
 def main() -> None:
-    """Rewrite the tables of all pages."""
+    """Rewrite the tables of all pages, and the YAMLs."""
     for page in sorted(PAGES.glob("*.md")):
         page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
+    for file in PAGES.parent.glob("models/*.yaml"):
+        file.write_text(model_yaml(file.stem), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from torch import nn
 
 from yolo_effnet.nn.timm_models import feature_maps
 from yolo_effnet.zoo.architectures import EfficientNet, TimmNet, round_channels, round_repeats
-from yolo_effnet.zoo.scaling import scale
-from yolo_effnet.zoo.table import ARCHITECTURES
+from yolo_effnet.zoo.rows import Rows, add_stages
+from yolo_effnet.zoo.table import ARCHITECTURES, scale
 
 # Blocks, channels of the taps, neck widths and C2f repeats: the published family and the agreed necks.
 GOLDEN = {
@@ -49,7 +49,8 @@ def test_blocks_taps_and_necks_are_the_published_ones(variant):
     architecture = ARCHITECTURES[f"eff{variant}"]
     blocks, taps, train_size, neck, repeats = GOLDEN[variant]
     assert sum(stage.repeats for stage in architecture.stages) == blocks
-    assert tuple(architecture.stages[tap - 1].channels for tap in architecture.taps) == taps
+    ends = add_stages(Rows(), architecture)
+    assert tuple(architecture.stages[ends[level] - 1].channels for level in (3, 4, 5)) == taps
     assert architecture.train_size == train_size
     assert (architecture.neck_channels, architecture.neck_repeats) == (neck, repeats)
 

@@ -4,7 +4,7 @@ import argparse
 import os
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 import yolo_effnet
@@ -21,10 +21,7 @@ Ultralytics takes a model YAML, from any folder:
   yolo train model=yolov8-effb0.yaml data=coco8.yaml epochs=100 imgsz=640
   yolo segment train model=yolov8-effb0-seg.yaml data=coco8-seg.yaml epochs=100 imgsz=640
 """
-
-
-# Suffix of a model's name by Ultralytics' name of the task.
-_SUFFIXES = {"detect": "", "segment": "-seg", "pose": "-pose", "obb": "-obb", "classify": names.CLASSIFICATION}
+_SUFFIXES = {**{task: suffix for suffix, (task, *_) in names.TASKS.items()}, "classify": names.CLASSIFICATION}
 
 
 def _list(args) -> None:
@@ -44,7 +41,7 @@ def _list(args) -> None:
 
 def _list_with_neck(peer: str) -> None:
     """Print what every backbone costs under the neck of one of YOLOv8's models, each as it is counted."""
-    from yolo_effnet.host.sizes import count
+    from yolo_effnet.host.written_out import count
 
     theirs = count(peer)
     print(f"{'model':<31}{'parameters':>12}{'GFLOPs@640':>12}  relative to {peer}")
@@ -108,18 +105,11 @@ def _benchmark(args) -> None:
     compare.run(**vars(args))
 
 
-def _installed(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
-
-
 def _info(_args) -> None:
     """Print versions, and whether Ultralytics knows our models."""
     print(f"{'yolo_effnet':<13}{yolo_effnet.__version__}")
     for package in ("ultralytics", "torch", "torchvision", "timm"):
-        print(f"{package:<13}{_installed(package)}")
+        print(f"{package:<13}{version(package)}")
     print(f"{'python':<13}{platform.python_version()}")
     if startup.autoloaded:
         hook = "active: the stock yolo command and ultralytics.YOLO know these models"

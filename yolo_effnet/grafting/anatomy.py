@@ -1,7 +1,10 @@
 """Where the backbone of a detector ends and its neck begins."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,44 +42,41 @@ def sources(layer: nn.Module) -> list[int]:
     return [f if f >= 0 else layer.i + f for f in rows]
 
 
-def _output_shapes(model: nn.Module) -> list[tuple[int, int] | None]:
-    """Return channels and height of what every row gives for an image of `_SIDE` pixels."""
-    shapes: list = [None] * len(model.model)
+@contextmanager
+def watched(modules: dict[Any, nn.Module]) -> Iterator[dict[Any, tuple]]:
+    """Yield what the last calls of modules in the `with` block took and gave, by the keys of the modules."""
+    seen: dict[Any, tuple] = {}
 
-    def note(i: int):
-        def hook(_module, _args, output):
-            if isinstance(output, dict):
-                output = next(reversed(output.values()))
-            if isinstance(output, torch.Tensor) and output.ndim == 4:
-                shapes[i] = (output.shape[1], output.shape[2])
+    def note(key):
+        return lambda _module, args, output: seen.update({key: (args[0], output)})
 
-        return hook
-
-    hooks = [layer.register_forward_hook(note(i)) for i, layer in enumerate(model.model)]
-    first = next(model.parameters())
-    training = model.training
+    hooks = [module.register_forward_hook(note(key)) for key, module in modules.items()]
     try:
-        with torch.no_grad():
-            model.eval()(torch.zeros(1, model.yaml.get("channels", 3), _SIDE, _SIDE, device=first.device))
+        yield seen
     finally:
-        model.train(training)
         for hook in hooks:
             hook.remove()
-    return shapes
+
+
+@torch.no_grad()
+def _output_shapes(model: nn.Module) -> list[tuple[int, int] | None]:
+    """Return channels and height of what every row gives for an image of `_SIDE` pixels."""
+    model = copy.deepcopy(model).eval()  # whose head keeps sizes
+    image = torch.zeros(1, model.yaml.get("channels", 3), _SIDE, _SIDE, device=next(model.parameters()).device)
+    with watched(dict(enumerate(model.model))) as seen:
+        model(image)
+    outputs = [next(reversed(y.values())) if isinstance(y, dict) else y for _, y in seen.values()]
+    return [y.shape[1:3] if isinstance(y, torch.Tensor) and y.ndim == 4 else None for y in outputs]
 
 
 def anatomy(model: nn.Module, what: str) -> Anatomy:
-    """Return what the rows of a detector are.
-
-    Args:
-        model (nn.Module): A `DetectionModel` of Ultralytics, in float32.
-        what (str): What to call it in an error.
+    """Return what the rows of a `DetectionModel` in float32 are; an error calls it `what`.
 
     Raises:
         ValueError: If it has no SPPF row, or no map at stride 32 above it.
     """
     layers = list(model.model)
-    shapes = _output_shapes(copy.deepcopy(model))
+    shapes = _output_shapes(model)
     pooling = next((i for i, layer in enumerate(layers) if isinstance(layer, SPPF)), None)
     if pooling is None:
         raise ValueError(f"{what} has no SPPF row, so that nothing tells where its backbone ends")

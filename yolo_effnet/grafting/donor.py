@@ -53,7 +53,7 @@ class Donor:
     @property
     def mode(self) -> str:
         """Return Ultralytics' name of the task, such as `detect`."""
-        return {"": "detect", "-seg": "segment"}.get(self.task, self.task[1:])
+        return names.TASKS[self.task][0]
 
     @property
     def pyramid(self) -> str:
@@ -104,10 +104,7 @@ def load(source, what: str) -> tuple[str, nn.Module]:
 
 
 def load_donor(source) -> Donor:
-    """Return a trained detector, checked.
-
-    Args:
-        source (str | Path | YOLO | nn.Module): As in `load`.
+    """Return a trained detector, from what `load` takes.
 
     Raises:
         ValueError: If it is no detector whose neck and head can be kept.

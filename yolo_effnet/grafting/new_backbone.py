@@ -87,14 +87,10 @@ def load_backbone(source, donor: Donor) -> Backbone:
 def give_weights(model: nn.Module, backbone: Backbone, backbone_weights: str | Path | None, allow_random: bool) -> str:
     """Give the backbone of a grafted model its weights and return what they are, for a log.
 
-    Args:
-        model (nn.Module): The grafted model.
-        backbone (Backbone): Where its rows come from.
-        backbone_weights (str | Path | None): Full timm tag or file; by default that of the YAML.
-        allow_random (bool): Whether to go on without weights.
+    They are those of `backbone_weights`, a full timm tag or a file, or by default of its checkpoint or its YAML.
 
     Raises:
-        ValueError: If there are none, or they do not fit.
+        ValueError: If it names none, or they do not fit.
         WeightsUnavailableError: If they cannot be had, a RuntimeError.
     """
     if backbone.trained and not backbone_weights:

@@ -14,7 +14,7 @@ from ultralytics.data.utils import IMG_FORMATS, check_det_dataset
 from ultralytics.utils import LOGGER
 from ultralytics.utils.patches import imread
 
-from yolo_effnet.checks import why
+from yolo_effnet.checks import check_value, is_integer, why
 
 FEW = 16  # pictures, below which a solution fits these and little else
 _SMALLEST = 10  # pixels of a side, below which Ultralytics leaves a picture out of a training
@@ -68,8 +68,7 @@ def find(source: str | Path | Iterable[str | Path], number: int) -> list[str]:
     Raises:
         ValueError: If there are none, or a data set cannot be loaded.
     """
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise ValueError(f"the number of pictures must be an integer >= 1, got {number!r}")
+    check_value("the number of pictures", number, lambda v: is_integer(v) and v >= 1, "an integer >= 1")
     places = [source] if isinstance(source, (str, Path)) or not isinstance(source, Iterable) else list(source)
     for place in places:
         if not isinstance(place, (str, Path)):
@@ -105,21 +104,12 @@ class Pictures:
 
     Attributes:
         files (list[str]): Those that can be read.
-        imgsz (int): Side in pixels.
+        imgsz (int): Side in pixels of what the network gets, a multiple of its stride.
         channels (int): 3 for RGB, 1 for grey.
     """
 
     def __init__(self, files: list[str], imgsz: int, channels: int = 3):
-        """Check the files.
-
-        Args:
-            files (list[str]): Pictures.
-            imgsz (int): Side in pixels of what the network gets, a multiple of its stride.
-            channels (int): 3 for RGB, 1 for grey.
-
-        Raises:
-            ValueError: If none can be read.
-        """
+        """Check the files; a ValueError tells that none can be read."""
         self.imgsz, self.channels = imgsz, channels
         self.files, plain = [], True
         for file in files:

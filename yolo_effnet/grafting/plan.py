@@ -31,11 +31,7 @@ def _fitted(row: list, layer: SPPF, c1: int) -> list:
 def grafted_yaml(donor: Donor, backbone: Backbone, taps: str, activation: str | None) -> dict:
     """Return the YAML of the grafted model as a dict, which builds without donor.
 
-    Args:
-        donor (Donor): Whose neck and head it has.
-        backbone (Backbone): What takes the place of its own.
-        taps (str): As in `tapped_rows`.
-        activation (str | None): That of neck and head, one of `ACTIVATIONS`; by default the donor's.
+    `taps` is as in `tapped_rows`; the activation of neck and head is one of `ACTIVATIONS`, by default the donor's.
 
     Raises:
         ValueError: If the backbone has no map at a level that the neck takes, or no wide one where it is to.

@@ -1,14 +1,13 @@
 """The convolutions of a grafted neck that take a map of the backbone, and what their counterparts in the donor give."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import copy
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from ultralytics.nn.modules import Concat, Conv
 
-from yolo_effnet.grafting.anatomy import Anatomy, sources
+from yolo_effnet.grafting.anatomy import Anatomy, sources, watched
 from yolo_effnet.grafting.donor import Donor
 
 _PASSING = (Concat, nn.Upsample)  # rows that only carry a map on
@@ -32,13 +31,7 @@ class Seam:
 
 
 def run(model: nn.Module, x: torch.Tensor, last: int) -> dict[int, torch.Tensor]:
-    """Return what rows of a model give for images `x`, those that later rows take, up to row `last`.
-
-    Args:
-        model (nn.Module): A `DetectionModel` of Ultralytics.
-        x (torch.Tensor): Images, `(B, C, H, W)` in [0, 1].
-        last (int): Index of the last row that runs.
-    """
+    """Return what rows up to `last` give for images `x`, `(B, C, H, W)` in [0, 1], if it or a later row takes it."""
     outputs: dict[int, torch.Tensor] = {}
     for layer in list(model.model)[: last + 1]:
         if layer.f != -1:
@@ -57,40 +50,12 @@ def head_inputs(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
     return [outputs[row] for row in rows]
 
 
-@contextmanager
-def watched(module: nn.Module, inputs: dict, outputs: dict, key) -> Iterator[None]:
-    """Note the last input and output of a module under `key` while the `with` block runs."""
-
-    def note(_module, args, output):
-        inputs[key], outputs[key] = args[0], output
-
-    handle = module.register_forward_hook(note)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
 def _first_convolutions(layer: nn.Module, channels: int, what: str) -> list[str]:
     """Return the names of the `Conv` of a row that take its input; the row itself has an empty name."""
-    x, names = torch.zeros(1, channels, 8, 8), []
-    handles = []
-    for name, module in layer.named_modules():
-        if isinstance(module, nn.Conv2d):
-
-            def note(_module, args, name=name):
-                if args[0] is x:
-                    names.append(name)
-
-            handles.append(module.register_forward_pre_hook(note))
-    training = layer.training
-    try:
-        with torch.no_grad():
-            layer.eval()(x)
-    finally:
-        layer.train(training)
-        for handle in handles:
-            handle.remove()
+    x, layer = torch.zeros(1, channels, 8, 8), copy.deepcopy(layer).eval()
+    with torch.no_grad(), watched({n: m for n, m in layer.named_modules() if isinstance(m, nn.Conv2d)}) as seen:
+        layer(x)
+    names = [name for name, (taken, _) in seen.items() if taken is x]
     owners = [name.rpartition(".")[0] for name in names]
     if not owners or not all(isinstance(m := layer.get_submodule(o), Conv) and m.conv.groups == 1 for o in owners):
         raise ValueError(f"{what} takes the backbone's map by {names}, not by dense convolutions with BatchNorm")
@@ -114,12 +79,7 @@ def _segments(model: nn.Module, anatomy: Anatomy) -> list[list[tuple[int, bool]]
 
 
 def find_seams(donor: Donor, model: nn.Module, anatomy: Anatomy) -> list[list[Seam]]:
-    """Return the convolutions that take a map of the backbone, those of each row together, in the order they run.
-
-    Args:
-        donor (Donor): Whose neck and head the model has.
-        model (nn.Module): The grafted model.
-        anatomy (Anatomy): What its rows are.
+    """Return the convolutions of a grafted model that take its backbone's maps, row by row in the order they run.
 
     Raises:
         ValueError: If a row takes such a map otherwise than by dense convolutions.

@@ -1,6 +1,5 @@
 """The seams in closed form: least squares from what the grafted network gives to what the donor's convolution gives."""
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -9,9 +8,10 @@ from torch import nn
 from ultralytics.nn.modules import Conv
 from ultralytics.utils import LOGGER, TQDM
 
+from yolo_effnet.grafting.anatomy import watched
 from yolo_effnet.grafting.donor import Donor
 from yolo_effnet.grafting.pictures import Pictures
-from yolo_effnet.grafting.seams import Seam, run, watched
+from yolo_effnet.grafting.seams import Seam, run
 
 # Ridge relative to the mean square of an input, of which the one that fits unseen pictures best is taken.
 _RIDGES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-9, 1e-12)
@@ -84,21 +84,16 @@ def _collect(donor: Donor, model: nn.Module, seams: list[Seam], pictures: Pictur
     row, donor_row, halves = seams[0].row, donor.model.model[seams[0].donor_row], [[], []]
     number = -(-len(pictures) // 4)
     progress = TQDM(pictures.batches(4), total=number, desc=f"row {row}")
-    inputs, row_inputs, targets = {}, {}, {}
-    with ExitStack() as stack, torch.no_grad():
-        stack.enter_context(watched(donor_row, row_inputs, {}, "row"))
-        for seam in seams:
-            stack.enter_context(watched(_convolution(model, seam).conv, inputs, {}, seam.name))
-            if seam.name != "project":
-                stack.enter_context(watched(donor_row.get_submodule(seam.name).conv, {}, targets, seam.name))
+    ours = {seam.name: _convolution(model, seam).conv for seam in seams}
+    theirs = {name: donor_row.get_submodule(name).conv for name in ours if name != "project"}
+    with watched(ours) as here, watched({**theirs, None: donor_row}) as there:
         for i, x in enumerate(progress):
             x = x.to(device)
             run(model, x, row)
             run(donor.model, x, donor_row.i)
-            for k, seam in enumerate(seams):
-                y = _added(donor_row, row_inputs["row"]) if seam.name == "project" else targets[seam.name]
-                columns = _columns(_convolution(model, seam).conv, inputs[seam.name])
-                sums = Sums.of(columns, y.flatten(2).transpose(1, 2).reshape(-1, y.shape[1]))
+            for k, (name, conv) in enumerate(ours.items()):
+                y = _added(donor_row, there[None][0]) if name == "project" else there[name][1]
+                sums = Sums.of(_columns(conv, here[name][0]), y.flatten(2).transpose(1, 2).reshape(-1, y.shape[1]))
                 half = halves[i % 2]
                 half[k : k + 1] = [half[k] + sums] if k < len(half) else [sums]
     return [list(both) for both in zip(*filter(None, halves), strict=True)]
@@ -126,13 +121,9 @@ def _prior(seam: Seam, conv: nn.Conv2d, twin: nn.Conv2d | None) -> torch.Tensor:
 
 
 def _install(layer: Conv, norm: nn.BatchNorm2d | None, weights: torch.Tensor, sums: Sums) -> None:
-    """Put a solution into a `Conv`, with the statistics of BatchNorm that it has, so that training finds them.
+    """Put weights `(n, m)` into a `Conv`, with the statistics of BatchNorm that they have, so that training finds them.
 
-    Args:
-        layer (Conv): Of the grafted model.
-        norm (nn.BatchNorm2d | None): What follows the donor's convolution; None for nothing.
-        weights (torch.Tensor): `(n, m)`, with the constant last.
-        sums (Sums): Of all pictures.
+    The constant is the last of the weights, the sums are of all pictures, and `norm` follows the donor's convolution.
     """
     bn, (mean, variance) = layer.bn, sums.moments(weights)
     like = weights.new_tensor
@@ -155,12 +146,7 @@ def _install(layer: Conv, norm: nn.BatchNorm2d | None, weights: torch.Tensor, su
 def solve(donor: Donor, model: nn.Module, seams: list[list[Seam]], pictures: Pictures, device) -> dict[str, float]:
     """Solve for the seams of a grafted model, from the top of the pyramid down, and write them into it.
 
-    Args:
-        donor (Donor): Whose neck and head the model has.
-        model (nn.Module): The grafted model, in eval mode.
-        seams (list[list[Seam]]): As `find_seams` gives them.
-        pictures (Pictures): Pictures without labels.
-        device (torch.device): Where both models are.
+    The model is in eval mode, and on `device` as its donor is; the seams are those of `find_seams`.
 
     Returns:
         (dict[str, float]): R2 of each seam on pictures that its weights were not solved on; on all pictures where

@@ -17,11 +17,8 @@ def class_branches(head: nn.Module) -> nn.ModuleList:
 def keep_class_branches(head: nn.Module, theirs: nn.Module) -> None:
     """Give a head class branches of the inner width that another has, which no YAML tells.
 
-    Ultralytics leaves them as wide as they were for the classes that a detector had before it was fine-tuned.
-
-    Args:
-        head (nn.Module): Whose branches are replaced where they differ.
-        theirs (nn.Module): Head of the same kind, whose branches are copied.
+    Ultralytics leaves them as wide as they were for the classes that a detector had before it was fine-tuned. Both
+    heads are of one kind; branches that differ are replaced by copies of `theirs`.
     """
     for name in ("cv3", "one2one_cv3"):
         ours, branches = getattr(head, name, None), getattr(theirs, name, None)

@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import operator
 
 from torch import nn
 
@@ -37,13 +38,9 @@ def misspelt_keys(d: dict) -> dict[str, str]:
     return meant
 
 
-def _resolve(node: ast.expr):
-    """Return what a dotted name stands for in the parser, or raise an AttributeError, KeyError or TypeError."""
-    if isinstance(node, ast.Attribute):
-        return getattr(_resolve(node.value), node.attr)
-    if isinstance(node, ast.Name):
-        return vars(tasks)[node.id]
-    raise TypeError
+def _resolve(name: ast.expr):
+    """Return what a dotted name stands for in the parser, or raise an AttributeError."""
+    return operator.attrgetter(ast.unparse(name))(tasks)
 
 
 def _check_activation(key: str, value) -> ast.expr:
@@ -53,7 +50,7 @@ def _check_activation(key: str, value) -> ast.expr:
         expression = ast.parse(value.strip(), mode="eval").body
         called = isinstance(expression, ast.Call)
         kind = _resolve(expression.func if called else expression)
-    except (SyntaxError, AttributeError, KeyError, TypeError):
+    except (SyntaxError, AttributeError):
         raise ValueError(wrong) from None
     is_module = isinstance(kind, type) and issubclass(kind, nn.Module)
     if not called and is_module:

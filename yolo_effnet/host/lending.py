@@ -8,7 +8,7 @@ import threading
 import ultralytics.nn.tasks  # noqa: F401  # not "from ultralytics.nn import tasks": it may still be importing
 
 from yolo_effnet.nn import neck, stages, timm_backbone  # noqa: F401  # they fill BLOCKS
-from yolo_effnet.nn.registry import ARGUMENT, BLOCKS
+from yolo_effnet.nn.registry import ARGUMENT, BLOCKS, REPEATS
 
 tasks = sys.modules["ultralytics.nn.tasks"]
 lending = threading.RLock()
@@ -16,7 +16,7 @@ lending = threading.RLock()
 
 def has_rows_of_ours(d: dict) -> bool:
     """Return whether a model dict has a row of a block of ours, not of one that Ultralytics' module has of its own."""
-    ours = {name for name, block in BLOCKS.items() if vars(tasks).get(name, block.cls) is block.cls}
+    ours = {name for name, block in BLOCKS.items() if vars(tasks).get(name, block) is block}
     parts = [d.get(part) for part in ("backbone", "head")]
     rows = [row for part in parts if isinstance(part, list) for row in part if isinstance(row, (list, tuple))]
     return any(isinstance(item, str) and item in ours for row in rows for item in row)
@@ -34,13 +34,13 @@ def _widened_frozenset(items=()):
     if tasks.C2f not in result:
         return result
     everything = tasks.Conv in result
-    return result.union(block.cls for block in BLOCKS.values() if everything or block.repeats == ARGUMENT)
+    return result.union(block for name, block in BLOCKS.items() if everything or REPEATS[name] == ARGUMENT)
 
 
 @contextlib.contextmanager
 def lent_names():
     """Lend our names to Ultralytics' module, where the parser looks for them, until the end of the `with` block."""
-    lent = {**{name: block.cls for name, block in BLOCKS.items()}, "frozenset": _widened_frozenset}
+    lent = {**BLOCKS, "frozenset": _widened_frozenset}
     before = {name: vars(tasks)[name] for name in lent if name in vars(tasks)}
     vars(tasks).update(lent)
     try:

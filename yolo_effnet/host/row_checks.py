@@ -4,7 +4,7 @@ import ast
 import inspect
 
 from yolo_effnet.checks import check_values, is_integer
-from yolo_effnet.nn.registry import BLOCKS, ONCE
+from yolo_effnet.nn.registry import BLOCKS, ONCE, REPEATS
 from yolo_effnet.nn.stages import EfficientNetStage
 from yolo_effnet.nn.timm_models import STRIDES, feature_maps
 
@@ -36,12 +36,11 @@ def _is_number_as_text(value) -> bool:
 def _check_row(index: int, row) -> list:
     """Return a row of one of our blocks in the form that Ultralytics' parser builds rightly."""
     f, n, name, args = row
-    rule = BLOCKS[name]
-    if n > 1 and rule.repeats == ONCE:
+    if n > 1 and REPEATS[name] == ONCE:
         raise row_error(index, row, f"the repeats of {name} must be 1, got {n}")
     try:
-        if hasattr(rule.cls, "parse_row"):
-            return [f, n, name, rule.cls.parse_row(args)]
+        if hasattr(BLOCKS[name], "parse_row"):
+            return [f, n, name, BLOCKS[name].parse_row(args)]
         for value in args:
             if _is_number_as_text(value):
                 raise ValueError(f"write the number {value} without quotation marks, got {value!r}")
@@ -50,13 +49,8 @@ def _check_row(index: int, row) -> list:
     except ValueError as error:
         raise row_error(index, row, str(error)) from None
     if n > 1:  # Ultralytics would repeat the first block, with its stride and channels
-        name = rule.repeats if rule.repeats in BLOCKS else name
+        name = REPEATS[name] if REPEATS[name] in BLOCKS else name
     return [f, n, name, args]
-
-
-def _is_tapped(row) -> bool:
-    """Return whether a row is a stage that gives two maps."""
-    return row[2] in ("EfficientNetStage", "FusedStage") and row[3][5:6] == [True]
 
 
 def check_taps(rows: list, layers) -> None:
@@ -97,7 +91,7 @@ def row_error(index: int, row, why: str) -> ValueError:
     usage = ""
     if name in BLOCKS:
         hidden = ("c1", "n", "c2") if name == "TimmBackbone" else ("c1", "n")
-        parameters = [p for p in inspect.signature(BLOCKS[name].cls).parameters.values() if p.name not in hidden]
+        parameters = [p for p in inspect.signature(BLOCKS[name]).parameters.values() if p.name not in hidden]
         args = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default}" for p in parameters)
         usage = f"; a row is [from, repeats, {name}, [{args}]]"
     return ValueError(f"model YAML row {index} {row}: {why}{usage}")
@@ -139,7 +133,7 @@ def check_rows(d: dict) -> dict:
             checked[part].append(_check_row(index, row) if row[2] in BLOCKS else row)
             if row[2] == "TimmBackbone":
                 maps[index] = feature_maps(row[3][0])
-            elif _is_tapped(row):
+            elif row[2] in ("EfficientNetStage", "FusedStage") and row[3][5:6] == [True]:  # tapped
                 maps[index] = None
             modules.append(row[2])
             index += 1

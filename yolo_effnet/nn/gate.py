@@ -9,8 +9,6 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.modules import module as hooks
 
-VARIABLE = "YOLO_EFFNET_FAST"
-_OFF, _ON, _CUDA = "off", "on", "cuda"
 _block = contextvars.ContextVar("fast_paths", default=None)  # the innermost `with` block of this context
 _process: list["fast_paths"] = []  # calls outside of `with` blocks, of which the last counts
 
@@ -27,12 +25,11 @@ class fast_paths:
 
     Args:
         enabled (bool): Whether they may run.
-        cuda (bool): Whether those of training run on a GPU too, where they save memory and cost speed.
     """
 
-    def __init__(self, enabled: bool = True, cuda: bool = False) -> None:
+    def __init__(self, enabled: bool = True) -> None:
         """Set the mode of the process, which lasts until the next call, or becomes that of a `with` block."""
-        self.mode = (_CUDA if cuda else _ON) if enabled else _OFF
+        self.enabled = enabled
         self.before: list[fast_paths | None] = []
         _process.append(self)
         del _process[1:-64]  # an older one cannot count again
@@ -50,11 +47,7 @@ class fast_paths:
         _block.set(self.before.pop())
 
 
-fast_paths(os.environ.get(VARIABLE, "").strip().lower() not in ("0", "false", "no", "off"))
-
-
-def _mode() -> str:
-    return (_block.get() or _process[-1]).mode
+fast_paths(os.environ.get("YOLO_EFFNET_FAST", "").strip().lower() not in ("0", "false", "no", "off"))
 
 
 def known(cls: type) -> type:
@@ -73,25 +66,20 @@ is_compiling = getattr(torch.compiler, "is_compiling", None) or torch._utils.is_
 _compiler_exports = getattr(torch.compiler, "is_exporting", lambda: False)
 
 
-def is_wanted_on_device(x: torch.Tensor) -> bool:
-    """Return whether the faster ways are worth it on the device of `x`, or are asked for there."""
-    return x.device.type == "cpu" or (_mode() == _CUDA and x.device.type == "cuda")
-
-
 def is_allowed(x: torch.Tensor) -> bool:
     """Return whether anything but the plain computation of `x` may run, here and now.
 
     Nothing may where a graph is recorded or compiled, where tensors are not what they seem (subclasses, tracers,
     `torch.func` transforms, forward-mode derivatives), where every operator or every module is watched, and on devices
-    on which they do not pay.
+    but a CPU, on which they do not pay.
     """
     return (
         _can_tell
         and type(x) is torch.Tensor
         and not is_compiling()  # what follows is not to be recorded
         and not is_exporting()
-        and _mode() != _OFF
-        and is_wanted_on_device(x)
+        and (_block.get() or _process[-1]).enabled
+        and x.device.type == "cpu"
         and not any(_watchers())
     )
 
@@ -103,10 +91,7 @@ def _watchers() -> tuple:
         torch._C._len_torch_dispatch_stack(),
         torch._C._functorch.peek_interpreter_stack() is not None,
         forward_ad._current_level >= 0,
-        hooks._global_forward_hooks,
-        hooks._global_forward_pre_hooks,
-        hooks._global_backward_hooks,
-        hooks._global_backward_pre_hooks,
+        hooks._has_any_global_hook(),
     )
 
 

@@ -16,16 +16,14 @@ class _NormSiLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, running_mean, running_var, momentum, eps):
-        y, mean, invstd, reserve, kernel = torch._batch_norm_impl_index(
-            x, weight, bias, running_mean, running_var, True, momentum, eps, torch.backends.cudnn.enabled
-        )
-        ctx.save_for_backward(x, weight, bias, mean, invstd, reserve)
-        ctx.kernel, ctx.eps = kernel, eps
+        y, mean, invstd = torch.native_batch_norm(x, weight, bias, running_mean, running_var, True, momentum, eps)
+        ctx.save_for_backward(x, weight, bias, mean, invstd)
+        ctx.eps = eps
         return F.silu(y, inplace=True)
 
     @staticmethod
     def backward(ctx, grad):
-        x, weight, bias, mean, invstd, reserve = ctx.saved_tensors
+        x, weight, bias, mean, invstd = ctx.saved_tensors
         if torch.is_grad_enabled():  # someone differentiates the gradient: the plain layers know how
             y = F.silu(F.batch_norm(x, None, None, weight, bias, True, 0.0, ctx.eps))
             wanted = [t for t, needed in zip((x, weight, bias), ctx.needs_input_grad, strict=False) if needed]
@@ -33,8 +31,8 @@ class _NormSiLU(torch.autograd.Function):
             return *(next(grads) if needed else None for needed in ctx.needs_input_grad[:3]), None, None, None, None
         y = F.batch_norm(x, mean, invstd.pow(-2) - ctx.eps, weight, bias, eps=ctx.eps)
         grad = torch.ops.aten.silu_backward.grad_input(grad, y, grad_input=y)
-        grads = torch.ops.aten._batch_norm_impl_index_backward(
-            ctx.kernel, x, grad, weight, None, None, mean, invstd, True, ctx.eps, [True] * 3, reserve
+        grads = torch.ops.aten.native_batch_norm_backward(
+            grad, x, weight, None, None, mean, invstd, True, ctx.eps, [True] * 3
         )
         return *grads, None, None, None, None
 
@@ -59,20 +57,19 @@ def norm_act(bn: nn.Module, act: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return _NormSiLU.apply(x, bn.weight, bn.bias, bn.running_mean, bn.running_var, bn.momentum, bn.eps)
 
 
-def dilation(conv: nn.Conv2d, x: torch.Tensor) -> int:
+def dilation(conv: nn.Conv2d) -> int:
     """Return a dilation that makes PyTorch choose the faster kernel.
 
     For one thread and fewer than 16 images it computes 1x1 convolutions without oneDNN, in twice the time, unless they
     are dilated, which is of no effect on a single tap.
     """
-    one_thread = x.device.type == "cpu" and torch.get_num_threads() == 1
     onednn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
-    return 2 if one_thread and onednn and conv.kernel_size == (1, 1) else 1
+    return 2 if onednn and torch.get_num_threads() == 1 and conv.kernel_size == (1, 1) else 1
 
 
 def convolve(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     """Return `conv(x)`, `(B, c1, H, W) -> (B, c2, H', W')`; its call may not be watched."""
-    if dilation(conv, x) == 1 or conv.padding != (0, 0):
+    if dilation(conv) == 1 or conv.padding != (0, 0):
         return conv(x)
     return F.conv2d(x, conv.weight, conv.bias, conv.stride, 0, 2, conv.groups)
 

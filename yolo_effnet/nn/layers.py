@@ -22,11 +22,6 @@ def _is_odd(size) -> int:
         return int(size) % 2
 
 
-def _memory_format(x: torch.Tensor) -> torch.memory_format:
-    """Return the layout of a `(B, C, H, W)` tensor that may be a view into a larger one."""
-    return torch.channels_last if x.stride(1) == 1 and x.shape[1] > 1 else torch.contiguous_format
-
-
 def shrink(conv: nn.Conv2d) -> None:
     """Shrink the random weights of a convolution that would learn too slowly from scratch.
 
@@ -124,7 +119,8 @@ class StridedConv(ConvNormAct):
         # One more pixel on every side, and the first output row and column dropped: SAME padding without a copy.
         x = self.conv(x)[..., 1:, 1:]
         if hasattr(self, "bn"):  # which is far slower on a view, and so is its backward, than the copy is
-            x = x.contiguous(memory_format=_memory_format(x))
+            is_last = x.stride(1) == 1 and x.shape[1] > 1
+            x = x.contiguous(memory_format=torch.channels_last if is_last else torch.contiguous_format)
         return x
 
 

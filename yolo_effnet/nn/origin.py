@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from torch import nn
+from ultralytics.utils.torch_utils import intersect_dicts
 
 from yolo_effnet.arguments import Start
 from yolo_effnet.nn.backbone import BackboneRow, backbone_rows, image_convolution
@@ -78,13 +79,8 @@ def note(model: nn.Module, backbone: str | None = None, rest: str | None = None)
 def _fitting_share(model: nn.Module, source: nn.Module, rows: list[BackboneRow]) -> float:
     """Return the share of the tensors of neck and head for which a source has one of that name and shape."""
     ours = {id(tensor) for row in rows for tensor in row.state_dict(keep_vars=True).values()}
-    theirs = {name: tensor.shape for name, tensor in source.state_dict().items()}
-    fits = [
-        theirs.get(name) == tensor.shape
-        for name, tensor in model.state_dict(keep_vars=True).items()
-        if id(tensor) not in ours
-    ]
-    return sum(fits) / max(len(fits), 1)
+    rest = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) not in ours}
+    return len(intersect_dicts(rest, source.state_dict())) / max(len(rest), 1)
 
 
 @contextmanager

@@ -1,29 +1,12 @@
 """Our blocks by the name of their rows in a model YAML, and how a row of each is parsed."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
 ONCE, STACKED, ARGUMENT = "once", "stacked", "argument"
-
-
-@dataclass(frozen=True)
-class Block:
-    """A class that has rows in model YAMLs.
-
-    Attributes:
-        cls (type): The class.
-        repeats (str): What the repeats of a row do: `once`, they must be 1; `stacked`, Ultralytics chains as many
-            copies; `argument`, the class takes their number as its argument `n`; otherwise the name of the block that
-            stands for a chain of this one.
-    """
-
-    cls: type
-    repeats: str
-
-
-BLOCKS: dict[str, Block] = {}
+BLOCKS: dict[str, type] = {}  # classes that rows of model YAMLs name
+REPEATS: dict[str, str] = {}  # of their rows, see `block`
 PICKLED: list[type] = []  # every class of ours that a checkpoint can hold
 
 
@@ -36,10 +19,16 @@ def picklable(cls: type) -> type:
 
 
 def block(repeats: str) -> Callable[[type], type]:
-    """Class decorator: rows of a model YAML can name the class, whose constructor starts with `c1, c2`."""
+    """Class decorator: rows of a model YAML can name the class, whose constructor starts with `c1, c2`.
+
+    Args:
+        repeats (str): What the repeats of a row do: `once`, they must be 1; `stacked`, Ultralytics chains as many
+            copies; `argument`, the class takes their number as its argument `n`; otherwise the name of the block that
+            stands for a chain of this one.
+    """
 
     def register(cls: type) -> type:
-        BLOCKS[cls.__name__] = Block(cls, repeats)
+        BLOCKS[cls.__name__], REPEATS[cls.__name__] = cls, repeats
         return picklable(cls)
 
     return register

@@ -16,13 +16,7 @@ from yolo_effnet.nn.layers import ConvNormAct, StridedConv
 _STRIP_BYTES = 2**21
 
 
-class _Scratch(threading.local):
-    """Memory for the feature maps of one thread."""
-
-    buffer = torch.empty(0, dtype=torch.float32, device="cpu")
-
-
-_scratch = _Scratch()
+_scratch = threading.local()  # its `buffer` is memory for the feature maps of one thread
 
 
 def are_possible(
@@ -30,23 +24,12 @@ def are_possible(
 ) -> bool:
     """Return whether `compute` can stand in for the layers of an MBConv, here and now.
 
-    They must be fused, untouched, and only infer, in float32 on a CPU.
-
-    Args:
-        expand (nn.Module): The expansion, `nn.Identity` where there is none.
-        depthwise (nn.Module): The depthwise convolution.
-        project (nn.Module): The projection.
-        block (nn.Module): What holds them and all else that is left out.
-        x (torch.Tensor): Input, `(B, c1, H, W)`.
+    They must be fused, untouched, and only infer, in float32 on a CPU. So must be all else in `block`, which is left
+    out too. The input `x` is `(B, c1, H, W)`; without an expansion `expand` is `nn.Identity`.
     """
     if block.training or torch.is_grad_enabled() or x.dtype != torch.float32 or not gate.is_allowed(x):
         return False
-    if (
-        x.device.type != "cpu"
-        or not x.numel()
-        or autocasts()
-        or not all(map(gate.is_untouched, block._modules.values()))
-    ):
+    if not x.numel() or autocasts() or not all(map(gate.is_untouched, block._modules.values())):
         return False
     layers = [layer for layer in (expand, depthwise, project) if type(layer) is not nn.Identity]
     return all(isinstance(m, ConvNormAct) and not hasattr(m, "bn") and _is_as_built(m) for m in layers)
@@ -82,7 +65,7 @@ def _scratch_map(channels: int, height: int, width: int) -> torch.Tensor:
     Fresh memory is several times slower to write than memory that the system has already mapped.
     """
     size = channels * height * width
-    if _scratch.buffer.numel() < size:
+    if not hasattr(_scratch, "buffer") or _scratch.buffer.numel() < size:
         with torch.inference_mode(False):  # such tensors may be written in every mode
             _scratch.buffer = torch.empty(size, dtype=torch.float32, device="cpu")
     return _scratch.buffer[:size].view(1, height, width, channels).permute(0, 3, 1, 2)
@@ -136,5 +119,5 @@ def compute(
             image = image.contiguous(memory_format=torch.channels_last)
         y = _expand_and_convolve(expand, depthwise, image)
         weight = conv.weight if type(se) is nn.Identity else conv.weight * se.gate(y)
-        outputs.append(F.conv2d(y, weight, conv.bias, dilation=dilation(conv, y)))
+        outputs.append(F.conv2d(y, weight, conv.bias, dilation=dilation(conv)))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)

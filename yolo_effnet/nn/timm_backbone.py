@@ -36,12 +36,6 @@ def _joined(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> ConvNormAct | None:
     return joined
 
 
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` in the place of the one of that name in `model`; torch itself can from 2.5 on."""
-    parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, module)
-
-
 @block(repeats=ONCE)
 class TimmBackbone(PixelNormalization, nn.Module):
     """A backbone of timm; `Index` rows after it take its feature maps.
@@ -91,8 +85,9 @@ class TimmBackbone(PixelNormalization, nn.Module):
             if joined is None:
                 continue
             self.norms[conv_name] = bn_name
-            _replace(self.body, conv_name, joined)
-            _replace(self.body, bn_name, nn.Identity())
+            for place, module in ((conv_name, joined), (bn_name, nn.Identity())):
+                parent, _, attribute = place.rpartition(".")
+                setattr(self.body.get_submodule(parent), attribute, module)  # `set_submodule` is of torch 2.5
             if inverted:
                 joined.conv.reset_parameters()
                 if joined.conv.groups == joined.conv.in_channels or joined.conv.out_channels > joined.conv.in_channels:

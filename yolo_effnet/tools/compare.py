@@ -11,12 +11,13 @@ import torch
 import ultralytics
 from ultralytics import ASSETS, YOLO
 from ultralytics.utils import LOGGER, TQDM
+from ultralytics.utils.files import file_size
 from ultralytics.utils.torch_utils import get_flops
 
 from yolo_effnet.checks import check_value, why
 from yolo_effnet.tools.formats import PYTORCH, Format, parse_format
 from yolo_effnet.tools.models import Model, open_models
-from yolo_effnet.tools.timing import ModelFile, by_turns, letterboxed, parse_device, peak, size_on_disk
+from yolo_effnet.tools.timing import ModelFile, by_turns, letterboxed, parse_device, peak
 
 _PICTURE = ASSETS / "bus.jpg"
 _HALF_BY_CALL = (PYTORCH, "torchscript")  # files of other formats say themselves that they are of float16
@@ -111,7 +112,7 @@ def _load(
             folder = output / re.sub(r"[^\w.=-]+", "-", kind.text)
             file = weights if own else _export(weights, kind, row, device, folder)
             row.file = "" if own and model.file is None else str(file)
-            row.megabytes = round(size_on_disk(file), 1)
+            row.megabytes = round(file_size(file), 1)
             pixels = letterboxed(_PICTURE, row.imgsz, model.channels)
             call = ModelFile(file, pixels, where, kind.half and kind.name in _HALF_BY_CALL, row.batch)
             found = call()[:1]

@@ -11,7 +11,7 @@ from yolo_effnet.checks import check_value, is_integer, why
 
 PYTORCH = "pytorch"
 _OF_NMS = {"conf", "iou", "max_det", "agnostic_nms"}
-_OF_INT8 = {"data", "split", "fraction", "float_rows"}
+_OF_INT8 = {"data", "split", "fraction"}
 _UNCALIBRATED = ("coreml", "mnn")  # their int8 is that of weights, which takes no pictures
 _ALWAYS_INT8 = ("axelera", "deepx", "edgetpu", "hailo", "imx", "qnn", "xilinx")  # also where nobody says so
 

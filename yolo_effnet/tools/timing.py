@@ -1,7 +1,6 @@
 """How time and memory of a call are taken, and a model file in its runtime as such a call."""
 
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from ultralytics.data.augment import LetterBox
 from ultralytics.nn.autobackend import AutoBackend
 from ultralytics.utils import TQDM
+from ultralytics.utils.ops import Profile
 
 
 def parse_device(text: str) -> torch.device:
@@ -23,19 +23,11 @@ def parse_device(text: str) -> torch.device:
     return device
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait until `device` has done what it was asked to."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def seconds(call: Callable, device: torch.device) -> float:
     """Return the time that a call takes on `device`."""
-    synchronize(device)
-    start = time.perf_counter()
-    call()
-    synchronize(device)
-    return time.perf_counter() - start
+    with Profile(device=device) as profile:
+        call()
+    return profile.dt
 
 
 def by_turns(calls: dict[str, Callable], device: torch.device, repeats: int) -> dict[str, float]:
@@ -63,12 +55,6 @@ def peak(call: Callable, device: torch.device) -> float:
             held += event.nbytes()
             most = max(most, held)
     return most / 2**20
-
-
-def size_on_disk(path: Path) -> float:
-    """Return the MiB of a file, or of all files in a folder."""
-    files = [path] if path.is_file() else path.rglob("*")
-    return sum(file.stat().st_size for file in files if file.is_file()) / 2**20
 
 
 def letterboxed(file: str | Path, size: int, channels: int = 3) -> np.ndarray:

@@ -21,11 +21,6 @@ _HARMLESS = [argparse.Namespace, type(Path())]  # of timm's training script and 
 _safe_globals = getattr(torch.serialization, "safe_globals", contextlib.nullcontext)  # of torch 2.5
 
 
-def is_file_name(text: str) -> bool:
-    """Return whether `text` names a file of weights, and not a tag of timm."""
-    return text.endswith(SUFFIXES) or "/" in text or "\\" in text or Path(text).expanduser().is_file()
-
-
 def tag_of_file(file: Path, backbone: str | None = None) -> str | None:
     """Return the timm tag that a file says it holds: by its name, or by the `config.json` of the hub beside it."""
     import timm

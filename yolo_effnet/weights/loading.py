@@ -16,7 +16,7 @@ from yolo_effnet.nn.origin import IMAGENET, note
 from yolo_effnet.nn.settings import set_padding
 from yolo_effnet.nn.stages import Classifier, EfficientNetStage, EfficientNetStem
 from yolo_effnet.nn.timm_backbone import TimmBackbone
-from yolo_effnet.weights.files import is_file_name, read_state_dict, tag_of_file
+from yolo_effnet.weights.files import SUFFIXES, read_state_dict, tag_of_file
 from yolo_effnet.weights.naming import Naming, Timm
 from yolo_effnet.weights.sources import Pretraining, default_tag, download, on_disk, pretraining
 
@@ -152,8 +152,8 @@ def _file(name: str | Path | None, config: dict) -> Path | None:
         return None
     path = Path(name).expanduser()
     beside = Path(config.get("yaml_file") or "").parent / path
-    found = next((p for p in (path, beside) if p.is_file()), None)
-    return found or (path if isinstance(name, Path) or is_file_name(name) else None)
+    named = isinstance(name, Path) or name.endswith(SUFFIXES) or "/" in name or "\\" in name
+    return next((p for p in (path, beside) if p.is_file()), path if named else None)
 
 
 def named_by(config: dict) -> str | Path | None:

@@ -14,6 +14,7 @@ from yolo_effnet.nn.timm_backbone import TimmBackbone
 from yolo_effnet.weights.sources import Pretraining
 
 _ROLES = ("expand", "depthwise", "se", "project")
+_LAYERS = {"se": ("reduce", "expand")}  # of a role; the others have a convolution and its BatchNorm
 
 
 class Naming:
@@ -43,8 +44,8 @@ class Naming:
         """Return how weights in a file of these names were trained, where `source` is what the tag says."""
         return source
 
-    def block(self, block: nn.Module, roles: list[str]) -> dict[str, str]:
-        """Return the library's name for each layer with tensors in a block that has layers of these roles."""
+    def pair(self, role: str, block: nn.Module, roles: list[str]) -> tuple[str, str]:
+        """Return the library's names of the two layers of a role, in a block that has layers of all these roles."""
         raise NotImplementedError
 
     def belongs_to_backbone(self, name: str) -> bool:
@@ -63,7 +64,9 @@ class Naming:
                 roles = [role for role in _ROLES if not isinstance(getattr(block, role, nn.Identity()), nn.Identity)]
                 prefix = self.block_prefix.format(row=i, stage=i - 1, block=j, index=index)
                 index += 1
-                names |= {f"{i}.{j}.{ours}": f"{prefix}.{theirs}" for ours, theirs in self.block(block, roles).items()}
+                for role in roles:
+                    pair = zip(_LAYERS.get(role, ("conv", "bn")), self.pair(role, block, roles), strict=True)
+                    names |= {f"{i}.{j}.{role}.{ours}": f"{prefix}.{theirs}" for ours, theirs in pair}
         return names
 
 
@@ -91,20 +94,16 @@ class Timm(Naming):
             return {f"0.{ours}": theirs for ours, theirs in layers[0].timm_names().items()}
         return super().layers(layers)
 
-    def block(self, block: nn.Module, roles: list[str]) -> dict[str, str]:
+    def pair(self, role: str, block: nn.Module, roles: list[str]) -> tuple[str, str]:
         """Return the names, which depend on whether there is an expansion."""
         fused, whole = isinstance(block, FusedMBConv), "expand" in roles
-        convs = {
+        conv = {
             "expand": "conv_exp" if fused else "conv_pw",
             "depthwise": "conv_dw",
+            "se": "se.conv_reduce",
             "project": "conv_pwl" if whole else "conv" if fused else "conv_pw",
-        }
-        names: dict[str, str] = {}
-        for i, role in enumerate((role for role in roles if role != "se"), start=1):
-            names |= {f"{role}.conv": convs[role], f"{role}.bn": f"bn{i}"}
-        if "se" in roles:
-            names |= {"se.reduce": "se.conv_reduce", "se.expand": "se.conv_expand"}
-        return names
+        }[role]
+        return conv, "se.conv_expand" if role == "se" else f"bn{[r for r in roles if r != 'se'].index(role) + 1}"
 
     def belongs_to_backbone(self, name: str) -> bool:
         """Return whether it is one of a block of an EfficientNet, or of another model than the classifier."""
@@ -134,13 +133,10 @@ class Torchvision(Naming):
             padding="symmetric",
         )
 
-    def block(self, block: nn.Module, roles: list[str]) -> dict[str, str]:
+    def pair(self, role: str, block: nn.Module, roles: list[str]) -> tuple[str, str]:
         """Return the names: the place of each layer in the block."""
-        names: dict[str, str] = {}
-        for i, role in enumerate(roles):
-            parts = {"reduce": "fc1", "expand": "fc2"} if role == "se" else {"conv": 0, "bn": 1}
-            names |= {f"{role}.{ours}": f"block.{i}.{theirs}" for ours, theirs in parts.items()}
-        return names
+        first, second = ("fc1", "fc2") if role == "se" else (0, 1)
+        return f"block.{roles.index(role)}.{first}", f"block.{roles.index(role)}.{second}"
 
 
 class Lukemelas(Naming):
@@ -156,15 +152,7 @@ class Lukemelas(Naming):
         """Return the padding and epsilon of TensorFlow, which all of its weights have."""
         return replace(source, library=self.library, bn_eps=1e-3, padding="same")
 
-    def block(self, block: nn.Module, roles: list[str]) -> dict[str, str]:
+    def pair(self, role: str, block: nn.Module, roles: list[str]) -> tuple[str, str]:
         """Return the names, whose numbers do not depend on whether there is an expansion."""
-        return {
-            "expand.conv": "_expand_conv",
-            "expand.bn": "_bn0",
-            "depthwise.conv": "_depthwise_conv",
-            "depthwise.bn": "_bn1",
-            "se.reduce": "_se_reduce",
-            "se.expand": "_se_expand",
-            "project.conv": "_project_conv",
-            "project.bn": "_bn2",
-        }
+        last = {"expand": "bn0", "depthwise": "bn1", "se": "se_expand", "project": "bn2"}[role]
+        return "_se_reduce" if role == "se" else f"_{role}_conv", f"_{last}"

@@ -1,4 +1,4 @@
-"""What a backbone is: its scaling, its taps, and the neck that goes with it. Pure Python, no torch."""
+"""What a backbone is: its scaling, and the neck that goes with it. Pure Python, no torch."""
 
 import math
 from dataclasses import dataclass
@@ -118,13 +118,6 @@ class EfficientNet(_Architecture):
             )
             for i, stage in enumerate(stages)
         )
-
-    @property
-    def taps(self) -> tuple[int, int, int]:
-        """Return the stages that end at P3/8, P4/16 and P5/32, which are also their rows in the model YAML."""
-        stages = self.family.stages
-        starts = [i for i, stage in enumerate(stages, start=1) if stage.stride == 2]  # of P2, P3, P4 and P5
-        return (starts[2] - 1, starts[3] - 1, len(stages))
 
 
 @dataclass(frozen=True, kw_only=True)

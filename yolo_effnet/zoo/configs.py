@@ -1,19 +1,14 @@
 """The YAML that each model name stands for, written from the architecture table."""
 
-import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 import yaml
 
 from yolo_effnet.zoo.architectures import Architecture, EfficientNet, TimmNet
 from yolo_effnet.zoo.names import CLASSIFICATION, PYRAMIDS, RELU6, SERIES, TASKS, Model, find_model
 from yolo_effnet.zoo.rows import Rows, add_neck_and_head, add_stages, add_timm_net, stage_args
-from yolo_effnet.zoo.scaling import scale
+from yolo_effnet.zoo.table import scale
 
-# What `models/` holds: the models of the paper, and one of each further family.
-_FAMILIES = ("efflite0", "effv2s", "ghostnet_100", "mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_large_100")
-_EXAMPLES = (*(f"effb{i}" for i in range(8)), *_FAMILIES)
 _CLASSES = {"-pose": 1, CLASSIFICATION: 1000}
 _LITE = "https://blog.tensorflow.org/2020/03/higher-accuracy-on-vision-models-with-efficientnet-lite.html"
 _END2END = "end2end: True # whether to use end-to-end mode\nreg_max: 1 # DFL bins\n"
@@ -73,7 +68,7 @@ def render(model: Model, notes: Iterable[str] = ()) -> str:
         backbone = rows.take()
         rows.add(f"[-1, 1, Classifier, [{architecture.head_channels}, nc, {architecture.dropout}]]", "{i}")
     else:
-        task = TASKS[model.task][0]
+        task = TASKS[model.task][1]
         outputs = f", P{levels[0]}/{2 ** levels[0]} - P{levels[-1]}/{2 ** levels[-1]} outputs"
         page = f"https://docs.ultralytics.com/models/{model.series}"
         widths = "with its widths and repeats" if model.letter else "neck widths scaled with the backbone"
@@ -128,14 +123,3 @@ def model_config(name: str) -> dict:
 def scaled_yaml(task: str, width: float = 1.0, depth: float = 1.0) -> str:
     """Return the YAML text of a model for a task, by its suffix in names, whose EfficientNet `scale` gives."""
     return render(Model("yolov8", scale(width, depth), task), ["Scaled from EfficientNet-B0"])
-
-
-def write_models(folder: Path) -> None:
-    """Write the YAMLs that `models/` holds."""
-    for variant in _EXAMPLES:
-        name = f"yolov8-{variant}"
-        (folder / f"{name}.yaml").write_text(model_yaml(name), encoding="utf-8")
-
-
-if __name__ == "__main__":  # python -m yolo_effnet.zoo.configs models
-    write_models(Path(sys.argv[1]))

@@ -30,10 +30,6 @@ class Stage(NamedTuple):
     fused: bool = False
 
 
-def _fused(stride: int, expand_ratio: int, channels: int, repeats: int) -> Stage:
-    return Stage(3, stride, expand_ratio, channels, repeats, 0, True)
-
-
 @dataclass(frozen=True)
 class Family:
     """What the variants of a family have in common.
@@ -72,9 +68,9 @@ _B0_STAGES = (
     Stage(3, 1, 6, 320, 1),
 )
 _V2_B0_STAGES = (
-    _fused(1, 1, 16, 1),
-    _fused(2, 4, 32, 2),
-    _fused(2, 4, 48, 2),
+    Stage(3, 1, 1, 16, 1, 0, fused=True),
+    Stage(3, 2, 4, 32, 2, 0, fused=True),
+    Stage(3, 2, 4, 48, 2, 0, fused=True),
     Stage(3, 2, 4, 96, 3),
     Stage(3, 1, 6, 112, 5),
     Stage(3, 2, 6, 192, 8),
@@ -83,8 +79,7 @@ _V2_B0_STAGES = (
 
 def _v2_stages(channels: tuple[int, ...], repeats: tuple[int, ...]) -> tuple[Stage, ...]:
     """Return the stages of a model that is not scaled from another, kernel and expansion as in those of B0."""
-    last = Stage(3, 1, 6, 0, 0)  # a seventh stage, where there is one
-    pattern = (*_V2_B0_STAGES, last)
+    pattern = (*_V2_B0_STAGES, Stage(3, 1, 6, 0, 0))  # of a seventh stage, where there is one
     return tuple(s._replace(channels=c, repeats=r) for s, c, r in zip(pattern, channels, repeats, strict=False))
 
 

@@ -21,12 +21,12 @@ SCALES = {
     },
 }  # fmt: skip
 LETTERS = tuple(SCALES["yolov8"])
-# Suffix of a name: what its YAML is for, head module of YOLOv8 (with 26 appended that of YOLO26) and its arguments.
+# Suffix of a name: Ultralytics' task, what the YAML is for, head of YOLOv8 (YOLO26 has 26 after it) and its arguments.
 TASKS = {
-    "": ("object detection", "Detect", "nc"),
-    "-seg": ("instance segmentation", "Segment", "nc, 32, {p3}"),
-    "-pose": ("pose estimation", "Pose", "nc, kpt_shape"),
-    "-obb": ("oriented object detection", "OBB", "nc, 1"),
+    "": ("detect", "object detection", "Detect", "nc"),
+    "-seg": ("segment", "instance segmentation", "Segment", "nc, 32, {p3}"),
+    "-pose": ("pose", "pose estimation", "Pose", "nc, kpt_shape"),
+    "-obb": ("obb", "oriented object detection", "OBB", "nc, 1"),
 }
 PYRAMIDS = {"": (3, 4, 5), "-p2": (2, 3, 4, 5), "-p6": (3, 4, 5, 6)}
 LIGHT_NECK = "-dw"

@@ -114,7 +114,7 @@ def add_neck_and_head(rows: Rows, model: Model, ends: dict[int, int]) -> str:
         rows.add(f"[[-1, {inner[level]}], 1, Concat, [1]]", f"cat head P{level}")
         outputs.append(add_block(level, f"{{i}} (P{level}/{2**level}-{_SIZES[level]})"))
         rows.lines.append("")
-    _, module, args = TASKS[model.task]
+    _, _, module, args = TASKS[model.task]
     module += "" if v8 or not model.task else "26"
     args = args.format(p3=widths[3])
     rows.add(f"[{outputs}, 1, {module}, [{args}]]", f"{module}({', '.join(f'P{level}' for level in levels)})")

@@ -24,7 +24,7 @@ TASKS = {
 def before(request, tmp_path_factory):
     """A trained model of a task, its data set and the task."""
     folder = tmp_path_factory.mktemp(request.param)
-    data = pictures.draw(request.param, folder)
+    data = pictures.draw(request.param, folder, val=blend.FEWEST)
     model = YOLO(f"{TASKS[request.param]}.yaml")
     model.train(data=data, project=folder, pretrained=False, lr0=0.01, optimizer="AdamW", **QUICK)
     return model.trainer.best, data, request.param
@@ -79,9 +79,24 @@ def test_the_best_share_is_chosen_by_itself(before, tmp_path, caplog):
     assert len(called) == 1 + 1  # the epoch's and the last, none of the shares'
 
 
-def test_the_choice_is_the_best_by_fitness(learned, tmp_path, caplog):
+@pytest.fixture(scope="module")
+def knowing(learned, tmp_path_factory):
+    """Weights that detect most of what is in a small data set, and such a set."""
+    folder = tmp_path_factory.mktemp("knowing")
+    return learned[0], pictures.draw("detect", folder, train=16, val=blend.FEWEST)
+
+
+def test_few_pictures_choose_nothing(learned, tmp_path, caplog):
+    model = YOLO(learned[0])
+    data = pictures.draw("detect", tmp_path, val=blend.FEWEST - 1)
+    model.train(data=data, project=tmp_path, **QUICK)
+    assert "blend=auto: 19 pictures to validate are too few to choose by, it takes 20" in caplog.text
+    assert _files(model) == {"best.pt", "last.pt"}
+
+
+def test_the_choice_is_the_best_by_fitness(knowing, tmp_path, caplog):
     """A start that detects and a training that unlearns: half of each is better than the training alone."""
-    start, data = learned
+    start, data = knowing
     model = YOLO(start)
     options = {**pictures.LEARNING, "epochs": 1, "pretrained": True, "optimizer": "AdamW", "lr0": 0.02}
     model.train(data=data, project=tmp_path, warmup_epochs=0, **{k: v for k, v in options.items() if k[0] != "w"})
@@ -207,9 +222,9 @@ def test_it_is_off(options, tiny_data, tmp_path, caplog):
     assert "of its start" not in caplog.text
 
 
-def test_ranks_choose_together(learned, tmp_path):
+def test_ranks_choose_together(knowing, tmp_path):
     """Both validate their part of the pictures, and one writes."""
-    before, data = learned
+    before, data = knowing
     model = YOLO(before)
     options = {**QUICK, "batch": 8, "optimizer": "AdamW", "lr0": 0.02, "warmup_epochs": 0}
     model.train(trainer=gloo.GlooTrainer, data=data, project=tmp_path, **options)

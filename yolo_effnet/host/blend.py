@@ -16,6 +16,7 @@ from yolo_effnet.arguments import Start, value_of
 from yolo_effnet.checks import why
 
 SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # of the training, of which `blend=auto` takes the best
+FEWEST = 20  # pictures to choose by; with 7 the choice did harm (docs/results.md)
 _TRAINED = (Start.GRAFTED, Start.TRAINED)  # with neck and head
 _unknown: WeakKeyDictionary = WeakKeyDictionary()  # of a model, what `unknown` found as its weights were loaded
 
@@ -134,6 +135,9 @@ def _blend(trainer, file) -> None:
     key = "ema" if checkpoint.get("ema") is not None else "model"
     model = checkpoint[key]
     gain = ""
+    if share == "auto" and (number := len(trainer.validator.dataloader.dataset)) < FEWEST:
+        LOGGER.info(f"blend=auto: {number} pictures to validate are too few to choose by, it takes {FEWEST}")
+        return
     if share == "auto":
         share, gain = _choose(trainer, model, start)
     if RANK > 0:

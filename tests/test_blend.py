@@ -95,10 +95,10 @@ def test_few_pictures_choose_nothing(learned, tmp_path, caplog):
 
 
 def test_the_choice_is_the_best_by_fitness(knowing, tmp_path, caplog):
-    """A start that detects and a training that unlearns: half of each is better than the training alone."""
+    """A start that detects and a training that unlearns much of it: a mean is better than the training alone."""
     start, data = knowing
     model = YOLO(start)
-    options = {**pictures.LEARNING, "epochs": 1, "pretrained": True, "optimizer": "AdamW", "lr0": 0.02}
+    options = {**pictures.LEARNING, "epochs": 1, "pretrained": True, "optimizer": "AdamW", "lr0": 0.004}
     model.train(data=data, project=tmp_path, warmup_epochs=0, **{k: v for k, v in options.items() if k[0] != "w"})
     (line,) = (line for line in caplog.messages if "of the training and" in line)
     share, _, value, without = map(float, re.findall(r"\d\.\d+", line.replace("50-95", "")))

@@ -130,21 +130,16 @@ class Study:
         """Return the labels of a donor and of its grafts."""
         return [donor, *(f"{donor}-{backbone}" for backbone in self.backbones)]
 
-    def graft(self, donor: Path, model: str, backbone: str) -> Path:
-        """Return the file of a graft, which is made if it is not there."""
-        file = self.output / "weights" / f"{model}.pt"
-        if not file.is_file():
-            word = backbone if backbone.endswith((".pt", ".yaml", ".yml")) else f"yolov8-{backbone}"
-            options = {name: getattr(self.args, name) for name in ("number", "imgsz", "match", "taps", "device")}
-            part = file.with_name(f"{model}.part.pt")
-            graft(donor, word, self.args.data, part, **options)
-            os.replace(part, file)  # what is there under its name is whole
-        return file
+    def graft(self, donor: Path, backbone: str, file: Path) -> None:
+        """Write a graft."""
+        word = backbone if backbone.endswith((".pt", ".yaml", ".yml")) else f"yolov8-{backbone}"
+        options = {name: getattr(self.args, name) for name in ("number", "imgsz", "match", "taps", "device")}
+        part = file.with_name(f"{file.stem}.part.pt")
+        graft(donor, word, self.args.data, part, **options)
+        os.replace(part, file)  # what is there under its name is whole
 
     def validate(self, model: str, file: Path) -> None:
-        """Count and validate a model, if that was not done."""
-        if model in self.done.accuracy:
-            return
+        """Count and validate a model."""
         yolo = YOLO(file)
         size = [get_num_params(yolo.model), round(get_flops(yolo.model, 640), 1)]
         options = {"data": self.args.data, "imgsz": self.args.imgsz, "device": self.args.device, "plots": False}
@@ -153,10 +148,7 @@ class Study:
         self.done.size[model], self.done.accuracy[model] = size, [round(float(v), 4) for v in (box.map, box.map50)]
 
     def time(self, donor: str, files: dict[str, Path]) -> None:
-        """Time a donor and its grafts by turns, all of them again if one of them has no time."""
-        known = self.done.time.get(donor, {})
-        if all(text in known.get(model, {}) for model in files for text in self.formats):
-            return
+        """Time a donor and its grafts by turns."""
         options = {"imgsz": self.args.imgsz, "device": self.args.device, "output": self.output / "files" / donor}
         rows = compare.run(list(files.values()), self.formats, **options)
         times: dict[str, dict[str, float]] = {model: {} for model in files}
@@ -165,7 +157,7 @@ class Study:
                 times[model][row.format] = row.milliseconds
             else:
                 self.reasons.setdefault(model, f"{row.format}: {row.reason}")
-        self.done.time[donor] = {**known, **times}
+        self.done.time[donor] = {**self.done.time.get(donor, {}), **times}
 
     def cell(self, model: str, what: str, call, *words):
         """Run a step of a model; a failure is kept as its reason, and what is finished is written."""
@@ -185,16 +177,21 @@ class Study:
         for donor, word in self.donors.items():
             name = word if word.endswith(".pt") else f"{word}.pt"
             found = self.cell(donor, "weights", lambda name=name: Path(YOLO(name).ckpt_path).resolve())
-            files = {donor: found} if found else {}
+            if not found:
+                self.reasons |= dict.fromkeys(self.models(donor)[1:], f"no donor: {self.reasons[donor]}")
+                continue
+            files = {donor: found}
             for model, backbone in zip(self.models(donor), (None, *self.backbones.values()), strict=True):
-                if not found:
-                    self.reasons.setdefault(model, f"no donor: {self.reasons[donor]}")
-                elif backbone and (file := self.cell(model, "graft", self.graft, found, model, backbone)):
+                file = files.get(model) or self.output / "weights" / f"{model}.pt"
+                if backbone and not file.is_file():
+                    self.cell(model, "graft", self.graft, found, backbone, file)
+                if file.is_file():
                     files[model] = file
-                if model in files:
-                    self.cell(model, "validation", self.validate, model, files[model])
-            if files:
-                self.cell(donor, "time", self.time, donor, files)
+                if model in files and model not in self.done.accuracy:
+                    self.cell(model, "validation", self.validate, model, file)
+            known = self.done.time.get(donor, {})
+            if not all(text in known.get(model, {}) for model in files for text in self.formats):
+                self.cell(donor, "time", self.time, donor, files)  # of all, since times compare within a run
         return self.write()
 
     def rows(self) -> list[dict]:

@@ -7,6 +7,7 @@ Weights are random, so this measures time and size alone; `coco.py` measures acc
 
 import argparse
 import csv
+import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -25,11 +26,12 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def measure(letter: str, formats: list[str], output: Path, **options) -> list[compare.Row]:
+def measure(letter: str, formats: list[str], **options) -> list[compare.Row]:
     """Return the rows of the models of a letter, with ratios to YOLOv8's own in the same format."""
     stock = f"yolov8{letter}"
     names = [stock, *(f"{stock}-{backbone}" for backbone in BACKBONES[letter])]
-    rows = compare.run(names, formats, output=output / letter, **options)
+    with tempfile.TemporaryDirectory() as folder:  # the exported files are of random weights
+        rows = compare.run(names, formats, output=folder, **options)
     own = {row.format: row.milliseconds for row in rows if row.model == stock}
     ratios = [row.milliseconds and own[row.format] and round(row.milliseconds / own[row.format], 3) for row in rows]
     return [replace(row, ratio=ratio) for row, ratio in zip(rows, ratios, strict=True)]
@@ -69,9 +71,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=10, help="turns, of two timed calls (default: 10)")
     parser.add_argument("--output", type=Path, default=Path("cost"), help="folder to write to")
     args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
     rows = []
     for letter in args.letters:
-        rows += measure(letter, args.formats, args.output, imgsz=args.imgsz, repeats=args.repeats)
+        rows += measure(letter, args.formats, imgsz=args.imgsz, repeats=args.repeats)
         with open(args.output / "cost.csv", "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
             writer.writeheader()

@@ -145,7 +145,7 @@ def coco_rows(folder: Path) -> dict:
 def test_coco_measures_what_it_can_and_tells_what_it_cannot(study, tmp_path, monkeypatch, capsys):
     """A donor that is not there and weights that cannot be had cost their rows alone."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    study[1:5] = ["nowhere.pt", study[1], "effb3", study[4]]
+    study[1:4] = ["nowhere.pt", study[1], "--backbones", "effb3"]
     assert main(monkeypatch, coco, *study, "--formats", "torchscript") == 1
     rows = coco_rows(tmp_path / "out")
     assert list(rows) == [f"{d}{b}" for d in ("nowhere", "yolov8n") for b in ("", "-effb3", "-two")]

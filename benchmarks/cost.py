@@ -20,7 +20,12 @@ BACKBONES = {
     "l": ["efflite2", "efflite4", "effb4", "effv2s"],
     "x": ["efflite4", "effb4", "effb5", "effv2s"],
 }
-_DRAWN = {"": "YOLOv8's own backbone", "efflite0": "Lite0", "efflite2": "Lite2", "efflite4": "Lite4"}
+_DRAWN = {
+    "": ("YOLOv8's own backbone", "silver"),
+    "efflite0": ("EfficientNet-Lite0", "C0"),
+    "efflite2": ("EfficientNet-Lite2", "C1"),
+    "efflite4": ("EfficientNet-Lite4", "C2"),
+}
 COLUMNS = [
     "model", "format", "threads", "imgsz", "parameters", "gflops", "milliseconds", "ratio", "versions", "reason",
 ]  # fmt: skip
@@ -38,26 +43,28 @@ def measure(letter: str, formats: list[str], **options) -> list[compare.Row]:
 
 
 def plot(rows: list[compare.Row], file: Path) -> None:
-    """Draw time by letter, a line for each of YOLOv8's own backbone and the light ones, in the first other format."""
+    """Draw the time of YOLOv8's own models and of the light backbones by letter, relative to the former."""
     from matplotlib.figure import Figure
 
     shown = next((row.format for row in rows if row.format != compare.PYTORCH), compare.PYTORCH)
-    rows = [row for row in rows if row.format == shown and row.milliseconds]
-    figure = Figure(figsize=(8, 4), layout="constrained")
+    rows = [row for row in rows if row.format == shown and row.ratio]
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
-    letters = list(dict.fromkeys(row.model[6] for row in rows))
-    for backbone, label in _DRAWN.items():
-        own = [row for row in rows if row.model.partition("-")[2] == backbone]
-        own = sorted(own, key=lambda row: letters.index(row.model[6]))
-        x, y = [letters.index(row.model[6]) for row in own], [row.milliseconds for row in own]
-        axes.plot(x, y, "o-", label=label, color=None if backbone else "black")
-        for row, at in zip(own, x, strict=True):
-            if backbone and row.ratio:
-                place = {"xytext": (6, -4), "textcoords": "offset points", "fontsize": "small"}
-                axes.annotate(f"{row.ratio:.2f}", (at, row.milliseconds), **place)
-    axes.set(yscale="log", ylabel="milliseconds per picture", xlabel="neck and head of")
-    axes.set_xticks(range(len(letters)), [f"yolov8{letter}" for letter in letters])
-    axes.set_title(f"Time and its ratio to YOLOv8's own: {shown}, {rows[0].imgsz} pixels, {rows[0].threads} thread(s)")
+    letters = list(dict.fromkeys(row.model.partition("-")[0] for row in rows))
+    for backbone, (label, color) in _DRAWN.items():
+        for i, letter in enumerate(letters):
+            drawn = [row for row in rows if row.model.startswith(letter) and row.model.partition("-")[2] in _DRAWN]
+            for j, row in enumerate(drawn):
+                if row.model.partition("-")[2] == backbone:
+                    bar = axes.bar(i + 0.25 * (j - (len(drawn) - 1) / 2), row.ratio, 0.23, color=color, label=label)
+                    axes.bar_label(
+                        bar, [f"{row.ratio:.2f}" if backbone else f"{row.milliseconds:.0f} ms"], fontsize="small"
+                    )
+                    label = None  # once in the legend
+    axes.set(ylabel="time relative to YOLOv8's own")
+    axes.set_xticks(range(len(letters)), [f"neck and head\nof {letter}" for letter in letters])
+    axes.set_title(f"{shown}, {rows[0].imgsz} pixels, threads: {rows[0].threads}")
+    axes.margins(y=0.12)
     axes.legend()
     figure.savefig(file, dpi=120)
 

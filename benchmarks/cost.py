@@ -57,9 +57,7 @@ def plot(rows: list[compare.Row], file: Path) -> None:
             for j, row in enumerate(drawn):
                 if row.model.partition("-")[2] == backbone:
                     bar = axes.bar(i + 0.25 * (j - (len(drawn) - 1) / 2), row.ratio, 0.23, color=color, label=label)
-                    axes.bar_label(
-                        bar, [f"{row.ratio:.2f}" if backbone else f"{row.milliseconds:.0f} ms"], fontsize="small"
-                    )
+                    axes.bar_label(bar, [f"{row.ratio:.2f}" if backbone else "1"], fontsize="small")
                     label = None  # once in the legend
     axes.set(ylabel="time relative to YOLOv8's own")
     axes.set_xticks(range(len(letters)), [f"neck and head\nof {letter}" for letter in letters])

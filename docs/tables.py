@@ -71,10 +71,11 @@ def cost() -> str:
         if not backbone:
             own = row
             size = f"{int(row['parameters']) / 1e6:.1f}M | {float(row['gflops']):.1f}"
-            lines.append(f"| {letter} | its own | {size} | {float(row['milliseconds']):.0f} ms |")
+            lines.append(f"| {letter} | its own | {size} | 1 |")
             continue
-        ratios = [float(row[key]) / float(own[key]) for key in ("parameters", "gflops", "milliseconds")]
-        lines.append(f"| | {backbone} | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |")
+        parameters, gflops = (float(row[key]) / float(own[key]) for key in ("parameters", "gflops"))
+        time = f"{float(row['ratio']):.2f}" if row["ratio"] else ""
+        lines.append(f"| | {backbone} | {parameters:.2f} | {gflops:.2f} | {time} |")
     return "\n".join(lines)
 
 

@@ -178,7 +178,7 @@ class Study:
             name = word if word.endswith(".pt") else f"{word}.pt"
             found = self.cell(donor, "weights", lambda name=name: Path(YOLO(name).ckpt_path).resolve())
             if not found:
-                self.reasons |= dict.fromkeys(self.models(donor)[1:], f"no donor: {self.reasons[donor]}")
+                self.reasons |= dict.fromkeys(self.models(donor)[1:], "no donor")
                 continue
             files = {donor: found}
             for model, backbone in zip(self.models(donor), (None, *self.backbones.values()), strict=True):
@@ -244,6 +244,7 @@ class Study:
                     if model != donor and donor in marks:
                         axes.plot(*zip(marks[donor], (x, y), strict=True), color=color, linewidth=1)
                     axes.annotate(model, (x, y), xytext=(4, 4), textcoords="offset points", fontsize="small")
+            axes.margins(x=0.2)  # for the names
             axes.set(xlabel=f"milliseconds per picture, {text}", ylabel=f"mAP50-95 on {label_of(self.args.data)}")
         figure.savefig(self.output / "coco.part.png", dpi=120)
         os.replace(self.output / "coco.part.png", self.output / "coco.png")

@@ -1,5 +1,6 @@
 """Write what follows from the code, tables of these pages and the YAMLs in `models/`: `python docs/tables.py`."""
 
+import csv
 import re
 from pathlib import Path
 
@@ -61,6 +62,24 @@ def necks() -> str:
     return "\n".join(lines)
 
 
+def cost() -> str:
+    """Return what `benchmarks/cost.py` measured, relative to YOLOv8's own models."""
+    with open(PAGES.parent / "benchmarks" / "cost.csv", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["format"] == "openvino"]
+    lines = ["| neck and head of | backbone | parameters | GFLOPs | OpenVINO time |", "|---|---|---|---|---|"]
+    for row in rows:
+        letter, _, backbone = row["model"].partition("-")
+        if not backbone:
+            own = row
+            size = f"{int(row['parameters']) / 1e6:.1f}M | {float(row['gflops']):.1f}"
+            lines.append(f"| {letter} | its own | {size} | 1 |")
+            continue
+        parameters, gflops = (float(row[key]) / float(own[key]) for key in ("parameters", "gflops"))
+        time = f"{float(row['ratio']):.2f}" if row["ratio"] else ""
+        lines.append(f"| | {backbone} | {parameters:.2f} | {gflops:.2f} | {time} |")
+    return "\n".join(lines)
+
+
 def arguments() -> str:
     """Return the table of the arguments of a training."""
     lines = ["| argument | what it is | values | default |", "|---|---|---|---|"]
@@ -79,7 +98,7 @@ def arguments() -> str:
     return "\n".join(lines)
 
 
-TABLES = {"models": models, "necks": necks, "arguments": arguments}
+TABLES = {"models": models, "necks": necks, "cost": cost, "arguments": arguments}
 MARKED = re.compile(r"(<!-- table: (\w+), written by docs/tables\.py -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 

@@ -19,6 +19,7 @@ class Start(Enum):
     BACKBONE = "a trained backbone"  # under a random neck and head
     GRAFTED = "a graft"  # under the trained neck and head of a donor
     TRAINED = "trained before"  # as a whole
+    MATCHED = "a graft with match="  # or any trained model that follows another, without labels
     RESUMED = "as before"
 
 
@@ -67,16 +68,19 @@ _DECLARED = (
              is_of_recipe=False),
     Argument("graft", "a trained detector, whose neck and head the model gets", _is_text,
              "the name or the path of a trained .pt file", is_key=False, is_of_recipe=False),
+    Argument("match", "a trained detector, which the model follows in place of labels",
+             lambda v: isinstance(v, bool) or _is_text(v), "the name or the path of a trained .pt file, or True",
+             is_key=False, is_of_recipe=False),
     Argument("lr_ratio", "the learning rate relative to Ultralytics' own; auto keeps what a graft knows",
              lambda v: v == "auto" or (is_number(v) and v > 0), "a number above 0, or auto", 1.0,
              {Start.GRAFTED: "auto"}),
     Argument("backbone_lr_ratio", "the learning rate of the backbone relative to that of neck and head",
-             lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1", 1.0),
+             lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1", 1.0, {Start.MATCHED: 0.2}),
     Argument("freeze_epochs", "the epochs at the start in which the backbone does not learn",
              lambda v: is_number(v) and v >= 0 and (v < 1 or v == int(v)),
              "a number of epochs, or a share of them below 1", 0),
     Argument("freeze_bn", "whether the statistics of the backbone's BatchNorm stay; auto for batches of 1 and 2",
-             lambda v: isinstance(v, bool) or v == "auto", "True, False or auto", False),
+             lambda v: isinstance(v, bool) or v == "auto", "True, False or auto", False, {Start.MATCHED: True}),
     Argument("progressive", "the size of the first pictures relative to `imgsz`",
              lambda v: is_number(v) and 0 <= v <= 1, "a share of imgsz from 0 to 1", 0.0),
     Argument("min_updates", "the fewest updates of the weights, as far as `nbs=16` gives them",

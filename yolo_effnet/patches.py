@@ -63,6 +63,8 @@ PATCHES = (
           "puts them back, and does not know ours", (8, 4, 150), with_models=True),
     Patch("ultralytics.engine.trainer", "BaseTrainer.__init__", "host.schedule:wrap_init",
           "forgets which arguments were said: nbs=64 may be a wish or the default"),
+    Patch("ultralytics.engine.trainer", "BaseTrainer.get_dataset", "grafting.in_training:wrap_get_dataset",
+          "reads a data set with labels; a training that follows another model has pictures alone"),
     Patch("ultralytics.engine.trainer", "BaseTrainer.setup_model", "grafting.in_training:wrap_setup_model",
           "builds the model of `model=`, or that of a file; `graft=` makes such a file first, on one rank"),
     Patch("ultralytics.engine.trainer", "BaseTrainer._setup_train", "host.training:wrap_setup",
@@ -79,6 +81,8 @@ LENT = {
     "host.int8": "a function of ONNX Runtime or LiteRT, and the one of Ultralytics that calls it, for an export",
     "host.training": "on one trainer, `set_model_attributes` until it has run, `optimizer_step` until its first call",
     "host.blend": "on one trainer, `final_eval`; on its validator, arguments and callbacks while shares are validated",
+    "grafting.following": "on one trainer, `build_dataset`, `plot_training_labels` and `final_eval`",
+    "grafting.footage": "the class of data sets in `ultralytics.data.build`, while one is built",
     "host.schedule": "on one trainer, `build_optimizer`, `preprocess_batch` and `get_dataloader`",
 }
 _applied: list[tuple] = []  # module or class, name, what was there, and what is there now

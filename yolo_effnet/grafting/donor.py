@@ -21,6 +21,11 @@ HEADS = {
 }  # fmt: skip
 
 
+def mode_of(model: nn.Module) -> str:
+    """Return Ultralytics' name of the task of a detector, such as `detect`."""
+    return names.TASKS[HEADS[type(model.model[-1]).__name__]][0]
+
+
 @dataclass(frozen=True)
 class Donor:
     """A detector whose neck and head are kept.
@@ -53,7 +58,7 @@ class Donor:
     @property
     def mode(self) -> str:
         """Return Ultralytics' name of the task, such as `detect`."""
-        return names.TASKS[self.task][0]
+        return mode_of(self.model)
 
     @property
     def pyramid(self) -> str:
@@ -103,17 +108,27 @@ def load(source, what: str) -> tuple[str, nn.Module]:
     return name, copy.deepcopy(model).float().eval().requires_grad_(False)
 
 
+def load_detector(source, what: str) -> tuple[str, nn.Module]:
+    """Return name and model as `load` does, of a detector with a head that is known.
+
+    Raises:
+        ValueError: If it has another one, or as in `load`.
+    """
+    name, model = load(source, what)
+    kind = type(model.model[-1] if isinstance(getattr(model, "model", None), nn.Sequential) else model).__name__
+    if kind not in HEADS:
+        raise ValueError(f"{what} '{name}' has a head {kind}; heads that are known are {', '.join(HEADS)}")
+    return name, model
+
+
 def load_donor(source) -> Donor:
     """Return a trained detector, from what `load` takes.
 
     Raises:
         ValueError: If it is no detector whose neck and head can be kept.
     """
-    name, model = load(source, "donor")
-    head = model.model[-1] if isinstance(getattr(model, "model", None), nn.Sequential) else model
-    kind = type(head).__name__
-    if kind not in HEADS:
-        raise ValueError(f"donor '{name}' has a head {kind}; heads that can be kept are {', '.join(HEADS)}")
+    name, model = load_detector(source, "donor")
+    head = model.model[-1]
     strides = torch.as_tensor(getattr(head, "stride", 0)).tolist()
     if strides not in ([8, 16, 32], [4, 8, 16, 32], [8, 16, 32, 64]):
         raise ValueError(f"donor '{name}' has outputs at strides {strides}, not at 8, 16 and 32, or 4 or 64 besides")

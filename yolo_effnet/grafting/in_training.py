@@ -1,4 +1,4 @@
-"""The argument `graft` of a training. Imports little: every training imports it, and few graft."""
+"""The arguments `graft` and `match` of a training. Imports little: every training imports it, and few have them."""
 
 import functools
 
@@ -44,12 +44,36 @@ def _graft(trainer) -> None:
 
 
 def wrap_setup_model(setup_model):
-    """Return the method that builds the model of a training, which is a grafted one where the argument says so."""
+    """Return the method that builds the model of a training, which arguments may graft, or let follow a teacher."""
 
     @functools.wraps(setup_model)
     def wrapper(self, *args, **kwargs):
         if value_of(self.args, "graft") is not None and not self.resume:
             _graft(self)
-        return setup_model(self, *args, **kwargs)
+        checkpoint = setup_model(self, *args, **kwargs)
+        if value_of(self.args, "match"):
+            from yolo_effnet.grafting.following import follow
+
+            follow(self)
+        return checkpoint
+
+    return wrapper
+
+
+def wrap_get_dataset(get_dataset):
+    """Return the method that reads the data set of a training, which is pictures alone where it follows a teacher."""
+
+    @functools.wraps(get_dataset)
+    def wrapper(self, *args, **kwargs):
+        if value_of(self.args, "match") in (None, False):
+            return get_dataset(self, *args, **kwargs)
+        from yolo_effnet.grafting.following import prepare
+
+        prepare(self)
+        own, self.args.data = self.args.data, self.followed
+        try:
+            return get_dataset(self, *args, **kwargs)
+        finally:
+            self.args.data = own  # for other ranks: what starts them empties the folder of the run
 
     return wrapper

@@ -43,7 +43,7 @@ def _places_of(place: str | Path) -> list[str | Path]:
     return [train] if isinstance(train, (str, Path)) else list(train)
 
 
-def _files_of(place: str | Path) -> list[str]:
+def files_of(place: str | Path) -> list[str]:
     """Return the pictures of a folder with all below it, a file that lists them, a file or a glob."""
     path = Path(place)
     if path.is_dir():
@@ -73,7 +73,7 @@ def find(source: str | Path | Iterable[str | Path], number: int) -> list[str]:
     for place in places:
         if not isinstance(place, (str, Path)):
             raise ValueError(f"pictures are given as files, folders, globs or data YAMLs, not {type(place).__name__}")
-    files = list(dict.fromkeys(file for place in places for at in _places_of(place) for file in _files_of(at)))
+    files = list(dict.fromkeys(file for place in places for at in _places_of(place) for file in files_of(at)))
     if not files:
         where = f"{places[0]} and {len(places) - 1} more" if len(places) > 1 else source
         raise ValueError(f"no pictures in {where}; give a data YAML, a folder or a glob of {', '.join(IMG_FORMATS)}")

@@ -1,6 +1,8 @@
 """The branches of Ultralytics' heads, which have names of its own and no interface."""
 
 import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -34,3 +36,59 @@ def branch_outputs(head: nn.Module, maps: list[torch.Tensor]) -> list[torch.Tens
     """Return what all branches of a head make of the maps that it takes, `(B, C, H, W)` each."""
     branches = [m for m in head.children() if isinstance(m, nn.ModuleList) and len(m) == len(maps)]
     return [module(x) for branch in branches for module, x in zip(branch, maps, strict=True)]
+
+
+@dataclass
+class Seen:
+    """What a head took and gave in its last call, maps `(B, C, H, W)` of each level of its pyramid.
+
+    Attributes:
+        inputs (list[torch.Tensor]): What it took.
+        branches (dict[str, dict[int, torch.Tensor]]): What each branch gave, by its name and the number of the map.
+        masks (torch.Tensor | None): Prototypes of masks, of a head that segments.
+    """
+
+    inputs: list[torch.Tensor] = field(default_factory=list)
+    branches: dict[str, dict[int, torch.Tensor]] = field(default_factory=dict)
+    masks: torch.Tensor | None = None
+
+    def assignments(self) -> Iterator[tuple[dict, dict, list[dict]]]:
+        """Yield class scores before the sigmoid, distances of boxes, and the rest, of one-to-many, then of one-to-one.
+
+        Older releases of Ultralytics, and all in training, give other objects; these do not depend on that.
+        """
+        for prefix in ("", "one2one_"):
+            ours = {n: b for n, b in self.branches.items() if n.startswith("one2one_") == bool(prefix)}
+            if ours:
+                scores, boxes = ours.pop(f"{prefix}cv3"), ours.pop(f"{prefix}cv2")
+                yield scores, boxes, [ours[name] for name in sorted(ours)]
+
+
+def watch(head: nn.Module, seen: Seen) -> list:
+    """Note in `seen` what a head takes and gives, until the handles that are returned are removed."""
+
+    def note_inputs(_module, args):
+        seen.inputs = list(args[0])  # some releases put their outputs into that list
+
+    def note_masks(_module, _args, output):
+        seen.masks = output[0] if isinstance(output, tuple) else output
+
+    handles = [head.register_forward_pre_hook(note_inputs)]
+    if hasattr(head, "proto"):
+        handles.append(head.proto.register_forward_hook(note_masks))
+    for name, branch in head.named_children():
+        if isinstance(branch, nn.ModuleList) and len(branch) == len(head.f):
+            for i, module in enumerate(branch):
+
+                def note(_module, _args, output, name=name, i=i):
+                    seen.branches.setdefault(name, {})[i] = output
+
+                handles.append(module.register_forward_hook(note))
+    return handles
+
+
+def kind(head: nn.Module) -> dict[str, object]:
+    """Return what two heads must have in common, so that one can follow the other."""
+    facts = {name: getattr(head, name, None) for name in ("nc", "reg_max", "nm", "ne", "kpt_shape")}
+    strides = [int(stride) for stride in head.stride]
+    return {"head": type(head).__name__, **facts, "strides": strides, "end2end": hasattr(head, "one2one_cv2")}

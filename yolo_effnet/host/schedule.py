@@ -27,7 +27,7 @@ def world_size() -> int:
 
 
 def wrap_init(init):
-    """Return the method that makes a trainer, which notes whether `nbs` was said: 64 may be a wish or the default."""
+    """Return the method that makes a trainer, which notes what was said: `nbs=64` may be a wish or the default."""
 
     @functools.wraps(init)
     def wrapper(self, *args, **kwargs):
@@ -37,6 +37,7 @@ def wrap_init(init):
             if "nbs" in overrides:
                 os.environ[_SAID] = "1"
         # A process that Ultralytics starts gets all arguments of the first one, `save_dir` among them.
+        self.said = overrides
         self.said_nbs = os.environ.get(_SAID) == "1" if "save_dir" in overrides else "nbs" in overrides
         init(self, *args, **kwargs)
 

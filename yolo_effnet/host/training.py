@@ -13,7 +13,7 @@ from ultralytics.utils import LOGGER, RANK, torch_utils
 from yolo_effnet.arguments import ARGUMENTS, WEIGHTS_KEYS, Start, value_of
 from yolo_effnet.host import blend, schedule
 from yolo_effnet.nn.backbone import backbone_rows
-from yolo_effnet.nn.origin import IMAGENET, RANDOM, TRAINED, note, noting_load, origin, random_tensors
+from yolo_effnet.nn.origin import DONOR, IMAGENET, RANDOM, TRAINED, note, noting_load, origin, random_tensors
 from yolo_effnet.nn.settings import draw_again
 from yolo_effnet.weights.loading import adopt_padding, backbone_of, load_backbone_weights, named_by
 from yolo_effnet.weights.sources import WeightsUnavailableError
@@ -45,7 +45,7 @@ def _hint_at_graft(model: nn.Module, source: nn.Module) -> None:
         LOGGER.warning(f"{name} has another backbone and other widths; graft={name} keeps its neck and head")
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: nn.Module) -> nn.Module:
     """Return the detection model inside DistributedDataParallel, torch.compile and distillation."""
     for attribute in ("module", "_orig_mod", "student_model"):
         model = getattr(model, attribute, model)
@@ -93,7 +93,7 @@ def load_into(trainer) -> None:
         ValueError: If the weights do not fit, an argument contradicts another or has no backbone to act on, or
             quantisation-aware training would start from a random backbone or is unknown to this release.
     """
-    model, args = _unwrapped(trainer.model), trainer.args
+    model, args = unwrapped(trainer.model), trainer.args
     rows = backbone_rows(model)
     weights = _checked_weights(args, model, rows)
     if rows and getattr(args, "quantize", None) == 8 and not hasattr(torch_utils, "prepare_qat"):
@@ -113,9 +113,12 @@ def load_into(trainer) -> None:
             "quantize=8 takes the ranges of a trained model, and this backbone is random: train without it first, then "
             "train model=best.pt quantize=8"
         )
+    follows = bool(value_of(args, "match"))
+    if follows and start in (Start.GRAFTED, Start.TRAINED):
+        start = Start.MATCHED
     schedule.apply(trainer, model, rows, start)
     blend.apply(trainer, model, start)
-    _note_first_update(trainer)
+    _note_first_update(trainer, DONOR if follows else TRAINED)
 
 
 def _checked_weights(args, model: nn.Module, rows: list[nn.Module]) -> str | None:
@@ -146,8 +149,13 @@ def _load_weights(trainer, model: nn.Module, weights: str | None) -> None:
         LOGGER.warning(f"{random} of {total} tensors of the backbone start from random values")
 
 
-def _note_first_update(trainer) -> None:
-    """Note with its first update of the weights, and not before, that the model of a trainer was trained."""
+def _note_first_update(trainer, rest: str) -> None:
+    """Note with its first update of the weights, and not before, that the model of a trainer was trained.
+
+    Args:
+        trainer (BaseTrainer): The trainer.
+        rest (str): What neck and head then are: of a donor, if they follow one, so that labels come later.
+    """
     step = trainer.optimizer_step
 
     @functools.wraps(step)
@@ -155,7 +163,7 @@ def _note_first_update(trainer) -> None:
         del trainer.optimizer_step
         step(*args, **kwargs)
         for model in filter(None, (trainer.model, trainer.ema and trainer.ema.ema)):
-            note(_unwrapped(model), TRAINED, TRAINED)
+            note(unwrapped(model), TRAINED, rest)
 
     trainer.optimizer_step = wrapper
 

@@ -1,0 +1,367 @@
+"""The argument `match` of a training: the model follows a teacher in place of labels, in Ultralytics' own trainer."""
+
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from ultralytics.utils import LOCAL_RANK, LOGGER, RANK, SETTINGS
+
+from yolo_effnet.arguments import ARGUMENTS, value_of
+from yolo_effnet.checkpoints import open_checkpoint
+from yolo_effnet.grafting import footage
+from yolo_effnet.grafting.donor import load_detector, mode_of
+from yolo_effnet.host.heads import Seen, kind, watch
+from yolo_effnet.host.schedule import world_size
+from yolo_effnet.host.training import unwrapped
+
+# In place of Ultralytics' defaults, where the model is a graft or trained: higher rates lead away from what it knows.
+DEFAULTS = {"optimizer": "AdamW", "lr0": 1e-4, "weight_decay": 1e-4, "cos_lr": True, "warmup_bias_lr": 0.0}
+_WARM_UP = 40  # steps
+_NAMES = ("match_loss", "cls_loss", "box_loss", "more_loss")  # inputs of the head; what its branches give
+
+
+def _flat(maps: dict[int, torch.Tensor]) -> torch.Tensor:
+    """Return maps `(B, C, H, W)` of several levels as `(B, C, places)`, in float32."""
+    return torch.cat([maps[level].float().flatten(2) for level in sorted(maps)], 2)
+
+
+def compare(ours: Seen, theirs: Seen, reg_max: int) -> list[torch.Tensor]:
+    """Return how far what a head took and gave is from what a teacher's did, four numbers, 0 where they are equal.
+
+    Each place of the pyramid counts as much as the teacher is sure that there is something.
+
+    Args:
+        ours (Seen): Of the model that follows.
+        theirs (Seen): Of its teacher, on the same pictures.
+        reg_max (int): Bins of a distance; 1 where it is one number.
+
+    Returns:
+        (list[torch.Tensor]): Mean squared error of the inputs over the teacher's variance, 0 if widths differ;
+            divergence of the class scores; of the distributions of distances, or error of distances over the size of
+            the box; and squared error of coefficients, keypoints or angles over their variance, with that of the
+            prototypes of masks.
+
+    References:
+        Revisiting Model Stitching, https://arxiv.org/abs/2603.12433: matching final features.
+    """
+    zero = ours.inputs[0].new_zeros((), dtype=torch.float32)
+    inputs, scores, boxes, more = zero, zero, zero, zero
+    if all(a.shape == b.shape for a, b in zip(ours.inputs, theirs.inputs, strict=True)):
+        pairs = [(a.float(), b.float()) for a, b in zip(ours.inputs, theirs.inputs, strict=True)]
+        inputs = sum(((a - b) ** 2).mean() / b.var() for a, b in pairs) / len(pairs)
+    for (s, b, m), (ts, tb, tm) in zip(ours.assignments(), theirs.assignments(), strict=True):
+        s, ts = _flat(s), _flat(ts)
+        wanted = ts.sigmoid()
+        sure = wanted.amax(1)  # (B, places)
+        norm = sure.sum().clamp_min(1)
+        entropy = F.binary_cross_entropy_with_logits(ts, wanted, reduction="sum")
+        scores = scores + (F.binary_cross_entropy_with_logits(s, wanted, reduction="sum") - entropy) / norm
+        b, tb = (_flat(x).unflatten(1, (4, -1)) for x in (b, tb))
+        if reg_max > 1:
+            away = F.kl_div(b.log_softmax(2), tb.log_softmax(2), reduction="none", log_target=True).sum(2).mean(1)
+        else:
+            away = (b - tb).abs().mean((1, 2)) / tb.abs().mean((1, 2)).clamp_min(1)
+        boxes = boxes + (away * sure).sum() / norm
+        for a, ta in zip(m, tm, strict=False):
+            a, ta = _flat(a), _flat(ta)
+            if a.shape == ta.shape:
+                weight = sure[:, None] / norm / a.shape[1]
+                middle = (ta * weight).sum((0, 2), keepdim=True) * a.shape[1]
+                spread = ((ta - middle) ** 2 * weight).sum().clamp_min(1e-3)
+                more = more + ((a - ta) ** 2 * weight).sum() / spread
+    if ours.masks is not None and ours.masks.shape == theirs.masks.shape:
+        a, b = ours.masks.float(), theirs.masks.float()
+        more = more + ((a - b) ** 2).mean() / b.var()
+    return [inputs, scores, boxes, more]
+
+
+class Criterion:
+    """What Ultralytics' trainer calls for a loss, in whose place the distance to a teacher stands.
+
+    It is in no checkpoint and in no copy of the model, and the model is hooked for one batch only.
+    """
+
+    def __init__(self, teacher: nn.Module, number: int, as_dict: bool):
+        """Take the teacher, how many of the four distances have a name, and what the trainer takes them as."""
+        self.teacher, self.number, self.as_dict = teacher, number, as_dict
+        self.wanted, self.seen, self.handles = Seen(), Seen(), []
+        watch(teacher.model[-1], self.wanted)
+
+    def __deepcopy__(self, memo) -> None:
+        """Return nothing: a copy of the model follows nobody."""
+
+    def __reduce__(self):
+        """Be nothing in a checkpoint."""
+        return type(None), ()
+
+    def put_on(self, model: nn.Module) -> None:
+        """Be the loss of a model for its next batch."""
+        self.take_off()
+        model.criterion = self
+        self.seen = Seen()
+        self.handles = watch(model.model[-1], self.seen)
+
+    def take_off(self) -> None:
+        """Leave the model without hooks."""
+        while self.handles:
+            self.handles.pop().remove()
+
+    def items(self, distances: list[torch.Tensor]):
+        """Return distances as the trainer takes the parts of a loss."""
+        parts = [distance.detach() for distance in distances[: self.number]]
+        return dict(zip(_NAMES, parts, strict=False)) if self.as_dict else torch.stack(parts)
+
+    def __call__(self, _predictions, batch: dict):
+        """Return the distance to the teacher on a batch, and its parts."""
+        self.take_off()
+        with torch.no_grad():
+            self.teacher(batch["img"].float())
+        distances = compare(self.seen, self.wanted, self.teacher.model[-1].reg_max)
+        self.seen = Seen()
+        # Ultralytics' loss is a sum over all ranks; this is a mean.
+        return sum(distances) / world_size(), self.items(distances)
+
+
+def _teacher_of(args) -> str:
+    """Return the file or name of the teacher that `match=` stands for.
+
+    Raises:
+        ValueError: If it is True, and nothing tells which one.
+    """
+    if args.match is not True:
+        return args.match
+    if graft := value_of(args, "graft"):
+        return graft
+    file = Path(str(args.model))
+    if not file.is_file() or file.suffix != ".pt":
+        raise ValueError(f"match=True needs graft=, or the file of a graft as model=, not {file}; or name a detector")
+    record = open_checkpoint(file, "model").model.yaml.get("graft") or {}
+    name = (record.get("followed") or {}).get("teacher") or record.get("donor")
+    if not name:
+        raise ValueError(f"match=True: {file} is no graft, which would name its donor; name a trained detector")
+    places = [folder / name for folder in (file.parent, Path(), Path(SETTINGS["weights_dir"]))]
+    for place in places:
+        if place.is_file():
+            return str(place)
+    raise ValueError(f"match=True: the donor of {file} was {name}, which is not here; give its path as match=")
+
+
+def _check(trainer, teacher: nn.Module) -> None:
+    """Check that a teacher goes with a training and the model of it.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    args = trainer.args
+    if (task := mode_of(teacher)) != args.task:
+        raise ValueError(f"match={args.match} is a model to {task}, not to {args.task}")
+    for name in ("distill_model", "single_cls", "classes", "compile"):
+        if value := getattr(args, name, None):
+            raise ValueError(f"{name}={value} contradicts match={args.match}: leave out one of them")
+    file = Path(str(args.model))
+    followers = [("model", file)] if file.suffix == ".pt" and file.is_file() else []
+    if graft := value_of(args, "graft"):
+        followers = [("donor", graft)] if graft != args.match else []
+    for what, source in followers:
+        names = open_checkpoint(source, what).names
+        if list(names.values()) != list(teacher.names.values()):
+            raise ValueError(
+                f"match={args.match} knows {len(teacher.names)} classes, {_few(teacher.names)}, and {what} {source} "
+                f"knows {len(names)}, {_few(names)}: they must be the same, in the same order"
+            )
+
+
+def _few(names: dict) -> str:
+    """Return the first of the names of classes."""
+    return ", ".join([*map(str, list(names.values())[:3]), *[".."][: len(names) > 3]])
+
+
+def prepare(trainer) -> None:
+    """Settle what a training that follows a teacher takes: the teacher, its pictures, and defaults of its own.
+
+    It happens before Ultralytics reads the data set, which is then one that this writes into the folder of the run.
+
+    Raises:
+        ValueError: If an argument contradicts another, or teacher, model and pictures do not go together.
+    """
+    args, said = trainer.args, getattr(trainer, "said", {})
+    ARGUMENTS["match"].check(args.match)
+    if trainer.resume and said.get("match") not in (None, args.match):
+        raise ValueError(f"a training that is resumed follows {args.match}: leave out match={said['match']}")
+    if args.task not in ("detect", "segment", "pose", "obb"):
+        raise ValueError(f"match={args.match} is for models that detect, segment, pose or obb, not {args.task}")
+    args.match = _teacher_of(args)
+    _, teacher = load_detector(args.match, "teacher")
+    if Path(args.match).is_file():
+        args.match = str(Path(args.match).resolve())  # for a training that is resumed elsewhere
+    _check(trainer, teacher)
+    trainer.teacher = teacher
+    if trainer.resume and footage.is_described(args.data):
+        trainer.followed = str(args.data)
+        return
+    folder = Path(trainer.save_dir) / "match"
+    file, number = footage.describe(args.data, getattr(args, "split", None) or "val", teacher, folder)
+    trainer.followed = str(file)
+    if not (value_of(args, "graft") or str(args.model).endswith(".pt") or isinstance(args.pretrained, (str, Path))):
+        return  # nothing that a higher rate could lead away from
+    batch = args.batch if args.batch >= 1 else 16  # until Ultralytics has found one
+    ours = {**DEFAULTS, "nbs": batch, "warmup_epochs": min(3.0, round(_WARM_UP * batch / number, 3))}
+    if "optimizer" in said:  # whose rates are others
+        ours = {name: value for name, value in ours.items() if name not in ("lr0", "weight_decay", "warmup_bias_lr")}
+    for name in ours.keys() - said.keys():
+        setattr(args, name, ours[name])
+
+
+def follow(trainer) -> None:
+    """Make the model of a trainer follow its teacher.
+
+    Raises:
+        ValueError: If their heads are of different kinds.
+    """
+    model, teacher = unwrapped(trainer.model), trainer.teacher
+    theirs, ours = kind(teacher.model[-1]), kind(model.model[-1])
+    if theirs != ours:
+        name = next(name for name in theirs if theirs[name] != ours[name])
+        raise ValueError(
+            f"match={trainer.args.match} has {name}={theirs[name]} in its head, and the model {ours[name]}: "
+            "they must be alike"
+        )
+    trainer.args.data = trainer.followed  # from here on, also for the validation of best.pt and for resuming
+    _Following(trainer, teacher)
+
+
+class _Following:
+    """A training that follows a teacher, at work."""
+
+    def __init__(self, trainer, teacher: nn.Module):
+        self.trainer, self.teacher, self.name = trainer, teacher, Path(trainer.args.match).name
+        self.criterion: Criterion | None = None
+        self.labels: dict[str, dict] | None = None  # what the teacher sees in what is not trained on
+        self.confidence, self.agreement, self.best, self.real = 0.0, None, None, None
+        self.second = None  # validator, on labels of the user's
+        self.build, self.finish = trainer.build_dataset, trainer.final_eval
+        trainer.build_dataset, trainer.final_eval = self.build_dataset, self.final_eval
+        trainer.plot_training_labels = lambda: None
+        for event, callback in {
+            "on_train_start": self.start,
+            "on_train_batch_start": self.before_batch,
+            "on_train_batch_end": lambda _: self.criterion.take_off(),
+            "on_val_batch_start": self.before_validation,
+            "on_val_end": self.after_validation,
+            "on_train_end": self.tell,
+        }.items():
+            trainer.callbacks[event].insert(0, self.of_this(callback))  # before a user's, which may save the model
+
+    def of_this(self, callback):
+        """Return a callback for this training alone: older releases keep it for those that come after."""
+
+        def wrapper(caller):
+            if caller in (self.trainer, self.trainer.validator, self.second):
+                callback(caller)
+
+        return wrapper
+
+    def build_dataset(self, img_path, mode="train", *args, **kwargs):
+        """Return a data set of pictures without labels, or with what the teacher sees in them."""
+        trainer = self.trainer
+        if self.second:
+            kind_of, options = footage.Labelled, {"cache_file": Path(trainer.args.data).with_name("labels.cache")}
+        else:
+            if mode != "train" and self.labels is None:
+                self.labels, self.confidence = footage.seen_by(
+                    self.teacher, trainer.args.match, Path(img_path), trainer.args.imgsz, trainer.device
+                )
+                number = sum(len(label["cls"]) for label in self.labels.values())
+                log = LOGGER.info if number else LOGGER.warning
+                log(f"{self.name} sees {number} objects in {len(self.labels)} pictures to validate on")
+            kind_of, options = footage.Footage, {"given": {} if mode == "train" else self.labels}
+        with footage.lent(kind_of, **options):
+            return self.build(img_path, mode, *args, **kwargs)
+
+    def models(self) -> list[nn.Module]:
+        """Return the model that is trained, and its moving average on the rank that has one."""
+        trainer = self.trainer
+        return [unwrapped(model) for model in (trainer.model, trainer.ema and trainer.ema.ema) if model is not None]
+
+    def note(self, **facts) -> None:
+        """Note in the record of the model what came of following."""
+        for model in self.models():
+            record = model.yaml.setdefault("graft", {"confidence": round(self.confidence, 3)})
+            record["followed"] = {**record.get("followed", {}), **facts}
+
+    def start(self, trainer) -> None:
+        """Take over the loss of the trainer, and validate what it starts from."""
+        has_more = trainer.args.task != "detect"
+        self.teacher.to(trainer.device)
+        names = _NAMES[: 3 + has_more]
+        self.criterion = Criterion(self.teacher, len(names), as_dict=not trainer.loss_names)
+        if trainer.loss_names:  # of releases that know them before the first batch
+            trainer.loss_names = names
+        if trainer.resume:
+            return
+        self.note(teacher=self.name, pictures=len(trainer.train_loader.dataset), steps=0)
+        if RANK not in (-1, 0) and not hasattr(trainer.validator, "gather_stats"):
+            return  # older releases validate on one rank
+        zeros = [torch.zeros((), device=trainer.device)] * len(_NAMES)
+        before = {name: getattr(trainer, name, None) for name in ("loss", "loss_items", "epoch", "best_fitness")}
+        trainer.loss, trainer.loss_items, trainer.epoch = zeros[0], self.criterion.items(zeros), trainer.start_epoch - 1
+        trainer.validate()
+        for name, value in before.items():
+            setattr(trainer, name, value)
+        self.best = None
+        if self.agreement is not None:
+            self.note(before=round(self.agreement, 3))
+
+    def before_batch(self, trainer) -> None:
+        """Hook the model for a batch, and keep the statistics of all its BatchNorm where those of the backbone stay."""
+        model = unwrapped(trainer.model)
+        self.criterion.put_on(model)
+        if value_of(trainer.args, "freeze_bn") is True:
+            for module in model.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+
+    def before_validation(self, validator) -> None:
+        """Hook the moving average for a batch."""
+        if validator.training:
+            self.criterion.put_on(unwrapped(self.trainer.ema.ema))
+
+    def after_validation(self, validator) -> None:
+        """Note how far the model agrees with its teacher."""
+        found = float(validator.metrics.box.map)
+        if validator is self.second:
+            self.real = found
+            return
+        self.agreement = found
+        self.best = found if self.best is None else max(found, self.best)
+        if validator.training:
+            self.note(agreement=round(found, 3), steps=self.trainer.ema.updates)
+        else:
+            self.best = found  # of best.pt
+
+    def final_eval(self) -> None:
+        """Validate best.pt, and once more where the data has labels of the teacher's classes."""
+        trainer = self.trainer
+        self.finish()
+        if not (trainer.data.get("labelled") and trainer.best.is_file() and trainer.args.val):
+            return
+        self.second = trainer.get_validator()
+        self.second.dataloader = trainer.get_dataloader(
+            trainer.data["val"], batch_size=trainer.validator.dataloader.batch_size, rank=LOCAL_RANK, mode="val"
+        )
+        self.second.args.plots = False
+        self.second(model=trainer.best)
+
+    def tell(self, trainer) -> None:
+        """Say how far the model agrees with its teacher."""
+        record = self.models()[0].yaml["graft"]["followed"]
+        before = record.get("before")
+        text = f"agrees with {self.name} to {self.best:.2f}" if self.best is not None else ""
+        if text and before is not None and math.isfinite(before):
+            text += f"; before {before:.2f}"
+        if text and self.real is not None:
+            text += f"; mAP50-95 on the labels of these pictures {self.real:.3f}"
+        if text:
+            LOGGER.info(text)

@@ -17,7 +17,7 @@ from yolo_effnet.checks import why
 
 SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # of the training, of which `blend=auto` takes the best
 FEWEST = 20  # pictures to choose by; with 7 the choice did harm (docs/results.md)
-_TRAINED = (Start.GRAFTED, Start.TRAINED)  # with neck and head
+_TRAINED = (Start.GRAFTED, Start.TRAINED, Start.MATCHED)  # with neck and head
 _unknown: WeakKeyDictionary = WeakKeyDictionary()  # of a model, what `unknown` found as its weights were loaded
 
 

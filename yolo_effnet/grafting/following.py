@@ -83,9 +83,12 @@ class Criterion:
     It is in no checkpoint and in no copy of the model, and the model is hooked for one batch only.
     """
 
-    def __init__(self, teacher: nn.Module, number: int, as_dict: bool):
-        """Take the teacher, how many of the four distances have a name, and what the trainer takes them as."""
-        self.teacher, self.number, self.as_dict = teacher, number, as_dict
+    def __init__(self, teacher: nn.Module, number: int, as_dict: bool, by_inputs: bool):
+        """Take the teacher, how many of the four distances have a name, and what the trainer takes them as.
+
+        With `by_inputs` only that of the inputs of the head is learnt from, and the others are told.
+        """
+        self.teacher, self.number, self.as_dict, self.by_inputs = teacher, number, as_dict, by_inputs
         self.wanted, self.seen, self.handles = Seen(), Seen(), []
         watch(teacher.model[-1], self.wanted)
 
@@ -121,7 +124,8 @@ class Criterion:
         distances = compare(self.seen, self.wanted, self.teacher.model[-1].reg_max)
         self.seen = Seen()
         # Ultralytics' loss is a sum over all ranks; this is a mean.
-        return sum(distances) / world_size(), self.items(distances)
+        learnt = distances[:1] if self.by_inputs else distances
+        return sum(learnt) / world_size(), self.items(distances)
 
 
 def _teacher_of(args) -> str:
@@ -176,6 +180,16 @@ def _check(trainer, teacher: nn.Module) -> None:
 def _few(names: dict) -> str:
     """Return the first of the names of classes."""
     return ", ".join([*map(str, list(names.values())[:3]), *[".."][: len(names) > 3]])
+
+
+def _has_head_of(model: nn.Module, teacher: nn.Module) -> bool:
+    """Return whether the head of a model is its teacher's own, so that only its inputs are to be learnt."""
+    ours, theirs = model.model[-1].state_dict(), teacher.model[-1].state_dict()
+    return ours.keys() == theirs.keys() and all(
+        a.shape == theirs[k].shape and torch.allclose(a.float(), theirs[k].float(), rtol=2e-3, atol=1e-3)
+        for k, a in ours.items()  # of which a checkpoint may have held half the digits
+        if a.is_floating_point()
+    )
 
 
 def prepare(trainer) -> None:
@@ -296,12 +310,17 @@ class _Following:
         has_more = trainer.args.task != "detect"
         self.teacher.to(trainer.device)
         names = _NAMES[: 3 + has_more]
-        self.criterion = Criterion(self.teacher, len(names), as_dict=not trainer.loss_names)
+        by_inputs = self.models()[0].yaml.get("graft", {}).get("followed", {}).get("by") == "inputs"
+        if not trainer.resume:
+            by_inputs = _has_head_of(self.models()[0], self.teacher)
+        self.criterion = Criterion(self.teacher, len(names), not trainer.loss_names, by_inputs)
         if trainer.loss_names:  # of releases that know them before the first batch
             trainer.loss_names = names
         if trainer.resume:
             return
-        self.note(teacher=self.name, pictures=len(trainer.train_loader.dataset), steps=0)
+        by = "inputs" if by_inputs else "outputs"
+        LOGGER.info(f"follows {self.name} by the {by} of its head{' too' * (not by_inputs)}")
+        self.note(teacher=self.name, by=by, pictures=len(trainer.train_loader.dataset), steps=0)
         if RANK not in (-1, 0) and not hasattr(trainer.validator, "gather_stats"):
             return  # older releases validate on one rank
         zeros = [torch.zeros((), device=trainer.device)] * len(_NAMES)

@@ -191,7 +191,7 @@ def seen_by(teacher: nn.Module, path: str, lists: Path, imgsz, device) -> tuple[
     """
     labels, scores = {}, []
     pose = tuple(teacher.model[-1].kpt_shape) if mode_of(teacher) == "pose" else None
-    options = {"conf": _UNSURE, "imgsz": imgsz, "batch": 8, "device": device, "save": False, "verbose": False}
+    options = {"conf": _UNSURE, "imgsz": imgsz, "batch": 1, "device": device, "save": False, "verbose": False}
     model = YOLO(path)
     model.task = model.overrides["task"] = mode_of(teacher)  # of a checkpoint without it, older releases say detect
     for result in model.predict(source=str(lists), stream=True, **options):
@@ -205,9 +205,12 @@ class Footage(YOLODataset):
     """Pictures whose labels are given, or empty; no file of labels is read, and none is written."""
 
     def __init__(self, *args, given: dict[str, dict], **kwargs):
-        """Take labels by file in `given`; the other arguments are Ultralytics'."""
+        """Take labels by file in `given`; the other arguments are Ultralytics', but for `pad`.
+
+        It puts a border around pictures to validate on, which the teacher does not see when it predicts.
+        """
         self.given = given
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{**kwargs, "pad": 0.0})
 
     def get_labels(self) -> list[dict]:
         """Return the labels of the pictures."""

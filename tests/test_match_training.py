@@ -159,6 +159,7 @@ def test_the_teacher_itself_is_nothing_to_learn(learned, tmp_path, caplog):
     rows = (Path(model.trainer.save_dir) / "results.csv").read_text().splitlines()
     named = dict(zip(rows[0].split(","), rows[-1].split(","), strict=True))
     assert float(named["train/match_loss"]) < 1e-2
+    assert record(YOLO(model.trainer.best))["before"] > 0.98
 
 
 @pytest.mark.parametrize("form", ["folder", "glob", "list", "YAML", "YAML of other classes"])

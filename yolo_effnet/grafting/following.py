@@ -252,7 +252,6 @@ class _Following:
     def __init__(self, trainer, teacher: nn.Module):
         self.trainer, self.teacher, self.name = trainer, teacher, Path(trainer.args.match).name
         self.criterion: Criterion | None = None
-        self.labels: dict[str, dict] | None = None  # what the teacher sees in what is not trained on
         self.confidence, self.agreement, self.best, self.real = 0.0, None, None, None
         self.second = None  # validator, on labels of the user's
         self.build, self.finish = trainer.build_dataset, trainer.final_eval
@@ -281,18 +280,15 @@ class _Following:
         """Return a data set of pictures without labels, or with what the teacher sees in them."""
         trainer = self.trainer
         if self.second:
-            kind_of, options = footage.Labelled, {"cache_file": Path(trainer.args.data).with_name("labels.cache")}
-        else:
-            if mode != "train" and self.labels is None:
-                self.labels, self.confidence = footage.seen_by(
-                    self.teacher, trainer.args.match, Path(img_path), trainer.args.imgsz, trainer.device
-                )
-                number = sum(len(label["cls"]) for label in self.labels.values())
-                log = LOGGER.info if number else LOGGER.warning
-                log(f"{self.name} sees {number} objects in {len(self.labels)} pictures to validate on")
-            kind_of, options = footage.Footage, {"given": {} if mode == "train" else self.labels}
-        with footage.lent(kind_of, **options):
-            return self.build(img_path, mode, *args, **kwargs)
+            with footage.lent(footage.Labelled, cache_file=Path(trainer.args.data).with_name("labels.cache")):
+                return self.build(img_path, mode, *args, **kwargs)
+        with footage.lent(footage.Footage):
+            dataset = self.build(img_path, mode, *args, **kwargs)
+        if mode != "train":
+            number, self.confidence = footage.label(dataset, self.teacher, trainer.args.match, trainer.device)
+            log = LOGGER.info if number else LOGGER.warning
+            log(f"{self.name} sees {number} objects in {len(dataset)} pictures to validate on")
+        return dataset
 
     def models(self) -> list[nn.Module]:
         """Return the model that is trained, and its moving average on the rank that has one."""

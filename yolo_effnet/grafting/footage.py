@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import ultralytics.data.build
+import ultralytics.utils.ops
 import yaml
 from PIL import Image
 from torch import nn
@@ -153,71 +154,86 @@ def _around(polygons: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(((low + high) / 2, high - low), 1)
 
 
-def _label(result, segments: bool, pose: tuple | None) -> dict:
-    """Return what a teacher sees in a picture as the label of it; a mask without an outline is left out."""
-    label = _blank(result.path, result.orig_shape, pose)
+def _label(result, item: dict, segments: bool, pose: tuple | None) -> dict:
+    """Return what a teacher sees in a picture of a data set as its label; a mask without an outline is left out."""
     found = result.obb if result.obb is not None else result.boxes
     sure = np.flatnonzero((found.conf >= USUAL).cpu().numpy())
+    (gain_y, gain_x), (left, top) = item["ratio_pad"]
+    size = np.array((gain_x * item["ori_shape"][1], gain_y * item["ori_shape"][0]), np.float32)  # without the border
+
+    def inside(points: np.ndarray) -> np.ndarray:
+        return ((points - (left, top)) / size).astype(np.float32)
+
+    label: dict = {"segments": []}
     if segments:
-        outlines = result.masks.xyn if result.masks is not None else [()] * len(found)
+        outlines = result.masks.xy if result.masks is not None else [()] * len(found)
         sure = np.array([i for i in sure if len(outlines[i]) > 2], int)
-        label["segments"] = [outlines[i].astype(np.float32) for i in sure]
+        label["segments"] = [inside(outlines[i]) for i in sure]
     label["cls"] = found.cls.cpu().numpy().reshape(-1, 1)[sure].astype(np.float32)
     if result.obb is not None:
-        label["segments"] = list(found.xyxyxyxyn.cpu().numpy().reshape(-1, 4, 2)[sure].astype(np.float32))
+        label["segments"] = [inside(corners) for corners in found.xyxyxyxy.cpu().numpy().reshape(-1, 4, 2)[sure]]
         label["bboxes"] = _around(label["segments"])
     else:
-        label["bboxes"] = found.xywhn.cpu().numpy()[sure].astype(np.float32)
+        boxes = found.xywh.cpu().numpy()[sure]
+        label["bboxes"] = np.concatenate((inside(boxes[:, :2]), boxes[:, 2:] / size), 1).astype(np.float32)
     if pose:
-        height, width = result.orig_shape
         points = result.keypoints.data.cpu().numpy().reshape(-1, *pose)[sure]
         shown = points[..., 2:] >= 0.5 if pose[1] == 3 else np.ones((*points.shape[:2], 1))
-        label["keypoints"] = np.concatenate((points[..., :2] / (width, height), 2 * shown), 2).astype(np.float32)
+        label["keypoints"] = np.concatenate((inside(points[..., :2]), 2 * shown), 2).astype(np.float32)
     return label
 
 
-def seen_by(teacher: nn.Module, path: str, lists: Path, imgsz, device) -> tuple[dict[str, dict], float]:
-    """Return what a teacher sees in pictures, as their labels, and how sure it is of them.
+@contextmanager
+def _as_validated() -> Iterator[None]:
+    """Let predictors keep each class of a place that is sure enough, as validators do."""
+    home = getattr(ultralytics.utils, "nms", ultralytics.utils.ops)  # `ops` in older releases
+    before = home.non_max_suppression
+    home.non_max_suppression = functools.partial(before, multi_label=True)
+    try:
+        yield
+    finally:
+        home.non_max_suppression = before
+
+
+def label(dataset: YOLODataset, teacher: nn.Module, path: str, device) -> tuple[int, float]:
+    """Give the pictures of a data set to validate on what a teacher sees in them as their labels.
+
+    It sees the pixels that the data set gives, with their border, so that it agrees with itself.
 
     Args:
+        dataset (YOLODataset): Of `Footage`.
         teacher (nn.Module): The teacher.
         path (str): Its file, which is loaded again, as Ultralytics fuses what predicts.
-        lists (Path): Text file that lists the pictures.
-        imgsz (int): Their size in pixels.
         device (torch.device): Where to compute.
 
     Returns:
-        (tuple[dict[str, dict], float]): Labels by file, and the highest score in a picture, mean over the pictures.
+        (tuple[int, float]): The number of objects, and the highest score in a picture, mean over the pictures.
     """
-    labels, scores = {}, []
-    pose = tuple(teacher.model[-1].kpt_shape) if mode_of(teacher) == "pose" else None
-    options = {"conf": _UNSURE, "imgsz": imgsz, "batch": 1, "device": device, "save": False, "verbose": False}
+    task, number, scores = mode_of(teacher), 0, []
+    pose = tuple(teacher.model[-1].kpt_shape) if task == "pose" else None
     model = YOLO(path)
-    model.task = model.overrides["task"] = mode_of(teacher)  # of a checkpoint without it, older releases say detect
-    for result in model.predict(source=str(lists), stream=True, **options):
-        found = result.obb if result.obb is not None else result.boxes
-        scores.append(float(found.conf.max()) if len(found) else 0.0)
-        labels[result.path] = _label(result, mode_of(teacher) == "segment", pose)
-    return labels, sum(scores) / max(len(scores), 1)
+    model.task = model.overrides["task"] = task  # of a checkpoint without it, older releases say detect
+    options = {"conf": _UNSURE, "device": device, "save": False, "verbose": False}
+    with _as_validated():
+        for i, blank in enumerate(dataset.labels):
+            item = dataset[i]
+            (result,) = model.predict(item["img"][None].float() / 255, **options)
+            found = result.obb if result.obb is not None else result.boxes
+            scores.append(float(found.conf.max()) if len(found) else 0.0)
+            blank.update(_label(result, item, task == "segment", pose))
+            number += len(blank["cls"])
+    return number, sum(scores) / max(len(scores), 1)
 
 
 class Footage(YOLODataset):
-    """Pictures whose labels are given, or empty; no file of labels is read, and none is written."""
-
-    def __init__(self, *args, given: dict[str, dict], **kwargs):
-        """Take labels by file in `given`; the other arguments are Ultralytics', but for `pad`.
-
-        It puts a border around pictures to validate on, which the teacher does not see when it predicts.
-        """
-        self.given = given
-        super().__init__(*args, **{**kwargs, "pad": 0.0})
+    """Pictures whose labels are empty until `label` gives them some; no file of labels is read or written."""
 
     def get_labels(self) -> list[dict]:
         """Return the labels of the pictures."""
         pose = tuple(self.data["kpt_shape"]) if self.use_keypoints else None
         sizes = _sizes(self.im_files)
         self.im_files = [file for file in self.im_files if file in sizes]
-        return [dict(self.given.get(file) or _blank(file, size, pose), shape=size) for file, size in sizes.items()]
+        return [_blank(file, size, pose) for file, size in sizes.items()]
 
 
 class Labelled(YOLODataset):

@@ -58,8 +58,8 @@ def shaken(file: str, folder: Path, amount: float = 0.1) -> str:
     held = torch.load(file, weights_only=False)
     torch.manual_seed(0)
     with torch.no_grad():
-        for parameter in held["model"].float().parameters():
-            if parameter.ndim == 4:
+        for name, parameter in held["model"].float().named_parameters():
+            if parameter.ndim == 4 and ".dfl." not in name:  # which never learns
                 parameter += amount * parameter.std() * torch.randn_like(parameter)
     torch.save(held, folder / "shaken.pt")
     return str(folder / "shaken.pt")
@@ -132,6 +132,7 @@ def test_every_task_from_a_graft_in_the_same_training(name, backbone, footage, t
     assert ("train/more_loss" in named) == (name not in ("yolov8n", "yolo26n"))
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's exporter warns of its own age, at every step
 def test_what_was_shaken_comes_back(learned, tmp_path, caplog):
     """Towards a detector that sees what is there, from one whose weights were shaken."""
     best, data = learned
@@ -139,7 +140,7 @@ def test_what_was_shaken_comes_back(learned, tmp_path, caplog):
     model = YOLO(shaken(best, tmp_path))
     model.train(data=data, match=str(best), project=tmp_path, **{**TRAINING, "epochs": 4, "mosaic": 0})
     facts = record(YOLO(model.trainer.best))
-    assert 0 < facts["agreement"] <= 1
+    assert facts["before"] + 0.05 < facts["agreement"] <= 1
     rows = (Path(model.trainer.save_dir) / "results.csv").read_text().splitlines()
     first, last = (dict(zip(rows[0].split(","), row.split(","), strict=True)) for row in (rows[1], rows[-1]))
     assert float(last["val/match_loss"]) < float(first["val/match_loss"]) / 2

@@ -44,8 +44,7 @@ def start_of(file: str, model) -> dict:
     fresh = type(model)(model.yaml, nc=len(model.names), verbose=False)
     fresh.names = dict(model.names)
     fresh.load(source)
-    if fresh not in blend._unknown:  # a model of Ultralytics
-        blend.note_load(fresh, source)
+    blend.note_load(fresh, source)
     return blend.start_of(fresh)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from backbones import reference
 from donors import checkpoint
+from trainings import interrupt
 from ultralytics import YOLO
 
 from yolo_effnet.host import blend
@@ -164,13 +165,8 @@ def test_a_killed_training_keeps_its_start(tmp_path, caplog):
     start = _weights(file)
     model = YOLO(file)
 
-    def interrupt(trainer):
-        if trainer.epoch == 1:
-            raise KeyboardInterrupt
-
-    model.add_callback("on_train_epoch_start", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        model.train(data=data, project=tmp_path, blend=0.5, optimizer="AdamW", lr0=0.01, **{**QUICK, "epochs": 3})
+    options = {**QUICK, "epochs": 3, "blend": 0.5, "optimizer": "AdamW", "lr0": 0.01}
+    interrupt(model, "on_train_epoch_start", data=data, project=tmp_path, **options)
     file.unlink()
     assert "start.pt" in _files(model)
     resumed = YOLO(model.trainer.last)

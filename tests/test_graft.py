@@ -12,6 +12,7 @@ import torch
 from backbones import reference
 from donors import QUICK, checkpoint, output
 from safetensors.torch import load_file
+from trainings import interrupt
 from ultralytics import YOLO
 from ultralytics.nn.modules import Conv
 from ultralytics.nn.tasks import DetectionModel
@@ -150,16 +151,10 @@ def test_an_argument_grafts_as_training_starts(images, weights, tmp_path, caplog
     donor = checkpoint("yolov8n", tmp_path, {5: "reddish"})
     seen = {}
 
-    def interrupt(trainer):
-        if trainer.epoch == 1:
-            raise KeyboardInterrupt
-
     model = YOLO("yolov8-effb0.yaml")
     model.add_callback("on_train_start", lambda t: seen.update(copy.deepcopy(t.model.state_dict())))
-    model.add_callback("on_train_epoch_end", interrupt)
     arguments = {**TRAINING, "data": images, "project": tmp_path, "backbone_weights": weights}
-    with pytest.raises(KeyboardInterrupt):
-        model.train(graft=donor, epochs=3, **arguments)
+    interrupt(model, "on_train_epoch_end", graft=donor, epochs=3, **arguments)
     giver, taken = YOLO(donor).model.state_dict(), YOLO(model.trainer.save_dir / "grafted.pt").model
     assert torch.equal(seen["model.0.conv.weight"], load_file(weights)["conv_stem.weight"])
     for k in ("model.8.cv1.conv.weight", "model.14.m.0.cv1.conv.weight"):

@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 from donors import QUICK, checkpoint, output
+from trainings import interrupt
 from ultralytics import YOLO
 
 import yolo_effnet
@@ -350,14 +351,8 @@ def test_what_cannot_be_is_one_error(footage, tmp_path):
 def test_a_resumed_training_keeps_its_teacher(footage, tmp_path):
     giver = teacher("yolov8n", tmp_path)
 
-    def interrupt(trainer):
-        if trainer.epoch == 1:
-            raise KeyboardInterrupt
-
     model = YOLO("yolov8n.yaml")
-    model.add_callback("on_train_epoch_end", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        model.train(data=str(footage), match=giver, project=tmp_path, **TRAINING)
+    interrupt(model, "on_train_epoch_end", data=str(footage), match=giver, project=tmp_path, **TRAINING)
     with pytest.raises(ValueError, match=r"a training that is resumed follows .*: leave out match=other\.pt"):
         YOLO(model.trainer.last).train(resume=True, match="other.pt")
 

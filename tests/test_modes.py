@@ -15,6 +15,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import nn
+from trainings import interrupt
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import DEFAULT_CFG
@@ -103,14 +104,8 @@ def test_predict_keeps_the_shapes_of_pictures(trained):
 
 
 def test_resume_goes_on_after_an_interruption(tiny_data, tmp_path):
-    def stop(trainer):
-        if trainer.epoch == 1:
-            raise KeyboardInterrupt
-
     model = YOLO("yolov8-effb0.yaml")
-    model.add_callback("on_train_epoch_start", stop)
-    with pytest.raises(KeyboardInterrupt):
-        model.train(data=tiny_data, epochs=3, pretrained=False, project=tmp_path, **QUICK)
+    interrupt(model, "on_train_epoch_start", data=tiny_data, epochs=3, pretrained=False, project=tmp_path, **QUICK)
     resumed = YOLO(Path(model.trainer.save_dir) / "weights" / "last.pt")
     resumed.train(resume=True)
     assert resumed.trainer.start_epoch == 1

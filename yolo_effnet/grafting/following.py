@@ -12,12 +12,13 @@ from yolo_effnet.arguments import ARGUMENTS, value_of
 from yolo_effnet.checkpoints import open_checkpoint
 from yolo_effnet.grafting import footage
 from yolo_effnet.grafting.donor import load_detector, mode_of
+from yolo_effnet.grafting.match import RATE, distance
 from yolo_effnet.host.heads import Seen, kind, watch
-from yolo_effnet.host.schedule import world_size
+from yolo_effnet.host.schedule import fix_statistics, world_size
 from yolo_effnet.host.training import unwrapped
 
 # In place of Ultralytics' defaults, where the model is a graft or trained: higher rates lead away from what it knows.
-DEFAULTS = {"optimizer": "AdamW", "lr0": 1e-4, "weight_decay": 1e-4, "cos_lr": True, "warmup_bias_lr": 0.0}
+DEFAULTS = {"optimizer": "AdamW", "lr0": RATE, "weight_decay": 1e-4, "cos_lr": True, "warmup_bias_lr": 0.0}
 _WARM_UP = 40  # steps
 _NAMES = ("match_loss", "cls_loss", "box_loss", "more_loss")  # inputs of the head; what its branches give
 
@@ -49,8 +50,7 @@ def compare(ours: Seen, theirs: Seen, reg_max: int) -> list[torch.Tensor]:
     zero = ours.inputs[0].new_zeros((), dtype=torch.float32)
     inputs, scores, boxes, more = zero, zero, zero, zero
     if all(a.shape == b.shape for a, b in zip(ours.inputs, theirs.inputs, strict=True)):
-        pairs = [(a.float(), b.float()) for a, b in zip(ours.inputs, theirs.inputs, strict=True)]
-        inputs = sum(((a - b) ** 2).mean() / b.var() for a, b in pairs) / len(pairs)
+        inputs = distance(ours.inputs, theirs.inputs)
     for (s, b, m), (ts, tb, tm) in zip(ours.assignments(), theirs.assignments(), strict=True):
         s, ts = _flat(s), _flat(ts)
         wanted = ts.sigmoid()
@@ -72,8 +72,7 @@ def compare(ours: Seen, theirs: Seen, reg_max: int) -> list[torch.Tensor]:
                 spread = ((ta - middle) ** 2 * weight).sum().clamp_min(1e-3)
                 more = more + ((a - ta) ** 2 * weight).sum() / spread
     if ours.masks is not None and ours.masks.shape == theirs.masks.shape:
-        a, b = ours.masks.float(), theirs.masks.float()
-        more = more + ((a - b) ** 2).mean() / b.var()
+        more = more + distance([ours.masks], [theirs.masks])
     return [inputs, scores, boxes, more]
 
 
@@ -334,9 +333,7 @@ class _Following:
         model = unwrapped(trainer.model)
         self.criterion.put_on(model)
         if value_of(trainer.args, "freeze_bn") is True:
-            for module in model.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
+            fix_statistics(model)
 
     def before_validation(self, validator) -> None:
         """Hook the moving average for a batch."""

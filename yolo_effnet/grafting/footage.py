@@ -21,12 +21,11 @@ from ultralytics.utils.patches import imread
 
 from yolo_effnet.checks import why
 from yolo_effnet.grafting.donor import mode_of
-from yolo_effnet.grafting.pictures import files_of
+from yolo_effnet.grafting.pictures import SMALLEST, files_of
 
 USUAL = 0.25  # confidence from which Ultralytics shows what a detector sees
 _UNSURE = 0.05  # and from which it counts in how sure the teacher is
 _KEPT, _FEWEST, _MOST = 10, 4, 300  # every tenth picture is not trained on, within these numbers
-_SMALLEST = 10  # pixels of a side, below which Ultralytics leaves a picture out
 _YAML = "followed.yaml"  # of a run that follows another model
 
 
@@ -61,10 +60,10 @@ def _sizes(files: list[str]) -> dict[str, tuple[int, int]]:
     with ThreadPool(NUM_THREADS) as pool:
         sizes = dict(zip(files, pool.map(_size, files), strict=True))
     for file, size in sizes.items():
-        if size is None or min(size) < _SMALLEST:
-            fault = "cannot be read" if size is None else f"has a side below {_SMALLEST} pixels"
+        if size is None or min(size) < SMALLEST:
+            fault = "cannot be read" if size is None else f"has a side below {SMALLEST} pixels"
             LOGGER.warning(f"{file} is left out: it {fault}")
-    return {file: size for file, size in sizes.items() if size and min(size) >= _SMALLEST}
+    return {file: size for file, size in sizes.items() if size and min(size) >= SMALLEST}
 
 
 def _all_files(places) -> list[str]:
@@ -154,9 +153,8 @@ def _around(polygons: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(((low + high) / 2, high - low), 1)
 
 
-def _label(result, item: dict, segments: bool, pose: tuple | None) -> dict:
+def _label(result, found, item: dict, segments: bool, pose: tuple | None) -> dict:
     """Return what a teacher sees in a picture of a data set as its label; a mask without an outline is left out."""
-    found = result.obb if result.obb is not None else result.boxes
     sure = np.flatnonzero((found.conf >= USUAL).cpu().numpy())
     (gain_y, gain_x), (left, top) = item["ratio_pad"]
     size = np.array((gain_x * item["ori_shape"][1], gain_y * item["ori_shape"][0]), np.float32)  # without the border
@@ -220,7 +218,7 @@ def label(dataset: YOLODataset, teacher: nn.Module, path: str, device) -> tuple[
             (result,) = model.predict(item["img"][None].float() / 255, **options)
             found = result.obb if result.obb is not None else result.boxes
             scores.append(float(found.conf.max()) if len(found) else 0.0)
-            blank.update(_label(result, item, task == "segment", pose))
+            blank.update(_label(result, found, item, task == "segment", pose))
             number += len(blank["cls"])
     return number, sum(scores) / max(len(scores), 1)
 

@@ -13,7 +13,7 @@ from yolo_effnet.grafting.pictures import Pictures
 from yolo_effnet.grafting.seams import head_inputs
 from yolo_effnet.host.heads import branch_outputs
 
-_RATE, _BACKBONE_RATE = 1e-4, 2e-5  # five times as much leads away from what was solved
+RATE, _BACKBONE_RATE = 1e-4, 2e-5  # five times as much leads away from what was solved
 _ANEW = 5  # times these where neck and head get another activation, which leaves little of it
 _WARM_UP, _BATCH = 20, 8  # steps, pictures
 
@@ -22,6 +22,12 @@ def _to_match(model: nn.Module, x: torch.Tensor, head_too: bool) -> list[torch.T
     """Return the inputs of the head for images `x`, and with `head_too` also what its branches make of them."""
     maps = head_inputs(model, x)
     return maps + branch_outputs(model.model[-1], maps) if head_too else maps
+
+
+def distance(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> torch.Tensor:
+    """Return the mean squared error of maps over the variance of what is wanted, in float32, the mean over the maps."""
+    pairs = [(a.float(), b.float()) for a, b in zip(found, wanted, strict=True)]
+    return sum(((a - b) ** 2).mean() / b.var() for a, b in pairs) / len(pairs)
 
 
 def match(
@@ -55,7 +61,7 @@ def match(
     for parameter in (*backbone, *neck):
         parameter.requires_grad_(True)
     factor = _ANEW if head_too else 1
-    groups = [{"params": backbone, "lr": factor * _BACKBONE_RATE}, {"params": neck, "lr": factor * _RATE}]
+    groups = [{"params": backbone, "lr": factor * _BACKBONE_RATE}, {"params": neck, "lr": factor * RATE}]
     optimizer = torch.optim.AdamW(groups, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -66,7 +72,7 @@ def match(
         with torch.no_grad():
             wanted = _to_match(donor.model, x, head_too)
         found = _to_match(model, x, head_too)
-        error = sum(((a - b) ** 2).mean() / b.var() for a, b in zip(found, wanted, strict=True)) / len(found)
+        error = distance(found, wanted)
         optimizer.zero_grad()
         error.backward()
         nn.utils.clip_grad_norm_([*backbone, *neck], 10.0)

@@ -17,7 +17,7 @@ from ultralytics.utils.patches import imread
 from yolo_effnet.checks import check_value, is_integer, why
 
 FEW = 16  # pictures, below which a solution fits these and little else
-_SMALLEST = 10  # pixels of a side, below which Ultralytics leaves a picture out of a training
+SMALLEST = 10  # pixels of a side, below which Ultralytics leaves a picture out of a training
 _FLAGS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}
 
 
@@ -89,8 +89,8 @@ def _read(file: str, channels: int) -> np.ndarray | None:
         fault = f"cannot be read: {why(error)}"
     if not fault:
         image = image if image.ndim == 3 else image[..., None]
-        if min(image.shape[:2]) < _SMALLEST:
-            fault = f"is left out, as in a training: a side is below {_SMALLEST} pixels"
+        if min(image.shape[:2]) < SMALLEST:
+            fault = f"is left out, as in a training: a side is below {SMALLEST} pixels"
         elif image.shape[2] != channels or image.dtype != np.uint8:
             fault = f"is left out: it is read as {image.dtype} of {image.shape[2]} channels"
     if fault:

@@ -18,7 +18,8 @@ from yolo_effnet.checks import why
 SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # of the training, of which `blend=auto` takes the best
 FEWEST = 20  # pictures to choose by; with 7 the choice did harm (docs/results.md)
 _TRAINED = (Start.GRAFTED, Start.TRAINED, Start.MATCHED)  # with neck and head
-_unknown: WeakKeyDictionary = WeakKeyDictionary()  # of a model, what `unknown` found as its weights were loaded
+# Of a loaded model, the tensors with rows, of the first dimension, that it did not get, and whether each is such a row.
+_unknown: WeakKeyDictionary[nn.Module, dict[str, torch.Tensor]] = WeakKeyDictionary()
 
 
 def _blended(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -32,17 +33,10 @@ def _blended(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: t.detach() for name, t in (*model.named_parameters(), *statistics.items())}
 
 
-def unknown(model: nn.Module, source: nn.Module) -> dict[str, torch.Tensor]:
-    """Return what a model did not get from the one that it was loaded from.
+def note_load(model: nn.Module, source: nn.Module) -> None:
+    """Note, for a training that may follow, what a model did not get from the one that it was loaded from.
 
     Ultralytics keeps rows of a classifier by the names of classes, so a tensor may be known in part.
-
-    Args:
-        model (nn.Module): The loaded model.
-        source (nn.Module): What it was loaded from.
-
-    Returns:
-        (dict[str, torch.Tensor]): For tensors with unknown rows, whether each row, of the first dimension, is unknown.
     """
     theirs, found = source.state_dict(), {}
     for name, tensor in _blended(model).items():
@@ -54,12 +48,7 @@ def unknown(model: nn.Module, source: nn.Module) -> dict[str, torch.Tensor]:
         if not torch.equal(other, tensor):
             rows = {row.cpu().numpy().tobytes() for row in other}
             found[name] = torch.tensor([row.cpu().numpy().tobytes() not in rows for row in tensor])
-    return found
-
-
-def note_load(model: nn.Module, source: nn.Module) -> None:
-    """Note, for a training that may follow, what a model did not get from the one that it was loaded from."""
-    _unknown[model] = unknown(model, source)
+    _unknown[model] = found
 
 
 def start_of(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -96,8 +85,8 @@ def _mean_precision(results: dict) -> tuple[str, float]:
     return name.rpartition("/")[2].partition("(")[0], results[name]
 
 
-def _choose(trainer, model: nn.Module, start: dict[str, torch.Tensor]) -> tuple[float, str]:
-    """Return the share with the best fitness on the validation split, and what it is worth, as text."""
+def _choose(trainer, model: nn.Module, start: dict[str, torch.Tensor]) -> tuple[float, str, str]:
+    """Return the share with the best fitness on the validation split, and what it and the training alone have there."""
     validator = trainer.validator
     own, level = (validator.args, validator.callbacks), LOGGER.level
     # The trainer's validator, which its own last validation follows, without output and callbacks of a user's.
@@ -114,10 +103,10 @@ def _choose(trainer, model: nn.Module, start: dict[str, torch.Tensor]) -> tuple[
         LOGGER.setLevel(level)
         validator.args, validator.callbacks = own
     if RANK > 0:
-        return 1.0, ""
+        return 1.0, "", ""
     best = max(range(len(SHARES)), key=lambda i: found[i]["fitness"])
-    name, value = _mean_precision(found[best])
-    return SHARES[best], f": {name} {value:.3f}, {_mean_precision(found[0])[1]:.3f} without"
+    (name, value), (_, alone) = _mean_precision(found[best]), _mean_precision(found[0])
+    return SHARES[best], f": {name} {value:.3f}", f", {alone:.3f} without"
 
 
 def _blend(trainer, file) -> None:
@@ -134,16 +123,16 @@ def _blend(trainer, file) -> None:
     checkpoint = torch.load(best, map_location="cpu", weights_only=False)
     key = "ema" if checkpoint.get("ema") is not None else "model"
     model = checkpoint[key]
-    gain = ""
-    if share == "auto" and (number := len(trainer.validator.dataloader.dataset)) < FEWEST:
-        LOGGER.info(f"blend=auto: {number} pictures to validate are too few to choose by, it takes {FEWEST}")
-        return
+    reached = alone = ""
     if share == "auto":
-        share, gain = _choose(trainer, model, start)
+        if (number := len(trainer.validator.dataloader.dataset)) < FEWEST:
+            LOGGER.info(f"blend=auto: {number} pictures to validate are too few to choose by, it takes {FEWEST}")
+            return
+        share, reached, alone = _choose(trainer, model, start)
     if RANK > 0:
         return
     if share == 1:
-        LOGGER.info(f"blend=auto: the training alone is best{gain.partition(',')[0]}")
+        LOGGER.info(f"blend=auto: the training alone is best{reached}")
         return
     unblended = best.with_stem("best-unblended")
     shutil.copyfile(best, unblended)
@@ -152,7 +141,7 @@ def _blend(trainer, file) -> None:
     part = best.with_suffix(".part")
     torch.save(checkpoint, part)
     os.replace(part, best)
-    LOGGER.info(f"{share:g} of the training and {1 - share:g} of its start{gain}; blend=1 leaves it")
+    LOGGER.info(f"{share:g} of the training and {1 - share:g} of its start{reached}{alone}; blend=1 leaves it")
 
 
 def apply(trainer, model: nn.Module, start: Start) -> None:

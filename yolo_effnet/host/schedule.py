@@ -26,6 +26,13 @@ def world_size() -> int:
     return torch.distributed.get_world_size() if running else 1
 
 
+def fix_statistics(module: nn.Module) -> None:
+    """Let the statistics of all BatchNorm in a module stay as they are, until it is set to train again."""
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.eval()
+
+
 def wrap_init(init):
     """Return the method that makes a trainer, which notes what was said: `nbs=64` may be a wish or the default."""
 
@@ -36,8 +43,8 @@ def wrap_init(init):
             os.environ.pop(_SAID, None)
             if "nbs" in overrides:
                 os.environ[_SAID] = "1"
-        # A process that Ultralytics starts gets all arguments of the first one, `save_dir` among them.
         self.said = overrides
+        # A process that Ultralytics starts gets all arguments of the first one, `save_dir` among them.
         self.said_nbs = os.environ.get(_SAID) == "1" if "save_dir" in overrides else "nbs" in overrides
         init(self, *args, **kwargs)
 
@@ -205,9 +212,7 @@ class _Applied:
             if frozen:
                 row.eval()
             elif fixed:
-                for module in row.modules():
-                    if isinstance(module, nn.BatchNorm2d):
-                        module.eval()
+                fix_statistics(row)
 
     def resized(self, batch: dict, epoch: int) -> dict:
         """Return a batch with its pictures, `(B, C, H, W)`, at the size of an epoch."""

@@ -1,6 +1,7 @@
 """Other backbones under trained necks and heads."""
 
 import copy
+import random
 import subprocess
 import sys
 
@@ -16,7 +17,7 @@ from trainings import interrupt
 from ultralytics import YOLO
 from ultralytics.nn.modules import Conv
 from ultralytics.nn.tasks import DetectionModel
-from ultralytics.utils import DEFAULT_CFG
+from ultralytics.utils import DEFAULT_CFG, LOGGER
 
 import yolo_effnet
 from yolo_effnet import cli
@@ -240,12 +241,32 @@ def test_another_activation_of_neck_and_head(donor, images, tmp_path):
     giver = checkpoint(donor, tmp_path)
     options = {**QUICK, "number": 4, "match": 8, "activation": "relu6"}
     grafted = yolo_effnet.graft(giver, f"{donor[:6]}-efflite0", images, tmp_path / "relu6.pt", **options)
-    first, last = grafted.model.yaml["graft"]["error"]
+    first, last = grafted.model.yaml["graft"]["followed"]["error"]
     assert last < first
     assert not any(isinstance(m, torch.nn.SiLU) for m in grafted.model.modules())
     assert "backbone_activation" not in grafted.model.yaml
     again = YOLO(tmp_path / "relu6.pt").model.model[-1]
     assert isinstance(again.cv2[0][0].act, torch.nn.ReLU6)
+
+
+def test_matching_leaves_nothing_behind(images, tmp_path, monkeypatch, capfd):
+    """No folder of a run, no log of its training, other random numbers for nobody; the same seed gives the same."""
+    monkeypatch.chdir(tmp_path)
+    giver = checkpoint("yolov8n", tmp_path)
+    ends, drawn, level = [], [], LOGGER.level
+    for number in range(3):
+        torch.manual_seed(7)
+        random.seed(7)
+        if number:
+            model = yolo_effnet.graft(giver, "yolov8-efflite0", images, match=3, **{**QUICK, "number": 8})
+            ends.append(model.model.state_dict())
+        drawn.append((torch.rand(1).item(), random.random()))
+    assert drawn[0] == drawn[1] == drawn[2]
+    for a, b in zip(ends[0].values(), ends[1].values(), strict=True):
+        assert torch.equal(a, b)
+    assert {file.name for file in tmp_path.iterdir()} == {"yolov8n.pt"}
+    assert "Starting training" not in "".join(capfd.readouterr())
+    assert LOGGER.level == level
 
 
 def test_a_detector_detects_before_training_and_matching_helps(learned, tmp_path):
@@ -262,8 +283,11 @@ def test_a_detector_detects_before_training_and_matching_helps(learned, tmp_path
     for a, b in zip(state.values(), again.model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     matched = yolo_effnet.graft(best, other.trainer.best, data, tmp_path / "matched.pt", match=40, **options)
-    first, last = matched.model.yaml["graft"]["error"]
+    facts = matched.model.yaml["graft"]["followed"]
+    first, last = facts["error"]
     assert last < first
+    assert facts["steps"] == 40
+    assert facts["agreement"] > facts["before"] > 0
     stem = matched.model.model[0].conv
     start, seen = stem.weight.detach().clone(), []
 

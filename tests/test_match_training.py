@@ -128,8 +128,8 @@ def test_every_task_from_a_graft_in_the_same_training(name, backbone, footage, t
     assert best.model.names == YOLO(giver).model.names
     rows = (Path(model.trainer.save_dir) / "results.csv").read_text().splitlines()
     named = dict(zip(rows[0].split(","), rows[-1].split(","), strict=True))
-    assert float(named["train/match_loss"]) > 0
-    assert float(named["val/match_loss"]) > 0
+    assert float(named["train/match_loss"]) >= 0
+    assert float(named["val/match_loss"]) >= 0
     assert ("train/more_loss" in named) == (name not in ("yolov8n", "yolo26n"))
 
 

@@ -82,6 +82,7 @@ LENT = {
     "host.training": "on one trainer, `set_model_attributes` until it has run, `optimizer_step` until its first call",
     "host.blend": "on one trainer, `final_eval`; on its validator, arguments and callbacks while shares are validated",
     "grafting.following": "on one trainer, `build_dataset`, `plot_training_labels` and `final_eval`",
+    "grafting.short_training": "the level of Ultralytics' log, while it trains",
     "grafting.footage": "the class of data sets in `ultralytics.data.build`, while one is built; "
     "`non_max_suppression`, while a teacher predicts",
     "host.schedule": "on one trainer, `build_optimizer`, `preprocess_batch` and `get_dataloader`",

@@ -4,76 +4,23 @@ import math
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from ultralytics.nn.modules import Conv
 from ultralytics.utils import LOCAL_RANK, LOGGER, RANK, SETTINGS
 
 from yolo_effnet.arguments import ARGUMENTS, value_of
 from yolo_effnet.checkpoints import open_checkpoint
 from yolo_effnet.grafting import footage
+from yolo_effnet.grafting.distance import compare
 from yolo_effnet.grafting.donor import load_detector, mode_of
-from yolo_effnet.grafting.match import RATE, distance
 from yolo_effnet.host.heads import Seen, kind, watch
 from yolo_effnet.host.schedule import fix_statistics, world_size
 from yolo_effnet.host.training import unwrapped
 
 # In place of Ultralytics' defaults, where the model is a graft or trained: higher rates lead away from what it knows.
-DEFAULTS = {"optimizer": "AdamW", "lr0": RATE, "weight_decay": 1e-4, "cos_lr": True, "warmup_bias_lr": 0.0}
+DEFAULTS = {"optimizer": "AdamW", "lr0": 1e-4, "weight_decay": 1e-4, "cos_lr": True, "warmup_epochs": 0.0}
 _WARM_UP = 40  # steps
 _NAMES = ("match_loss", "cls_loss", "box_loss", "more_loss")  # inputs of the head; what its branches give
-
-
-def _flat(maps: dict[int, torch.Tensor]) -> torch.Tensor:
-    """Return maps `(B, C, H, W)` of several levels as `(B, C, places)`, in float32."""
-    return torch.cat([maps[level].float().flatten(2) for level in sorted(maps)], 2)
-
-
-def compare(ours: Seen, theirs: Seen, reg_max: int) -> list[torch.Tensor]:
-    """Return how far what a head took and gave is from what a teacher's did, four numbers, 0 where they are equal.
-
-    Each place of the pyramid counts as much as the teacher is sure that there is something.
-
-    Args:
-        ours (Seen): Of the model that follows.
-        theirs (Seen): Of its teacher, on the same pictures.
-        reg_max (int): Bins of a distance; 1 where it is one number.
-
-    Returns:
-        (list[torch.Tensor]): Mean squared error of the inputs over the teacher's variance, 0 if widths differ;
-            divergence of the class scores; of the distributions of distances, or error of distances over the size of
-            the box; and squared error of coefficients, keypoints or angles over their variance, with that of the
-            prototypes of masks.
-
-    References:
-        Revisiting Model Stitching, https://arxiv.org/abs/2603.12433: matching final features.
-    """
-    zero = ours.inputs[0].new_zeros((), dtype=torch.float32)
-    inputs, scores, boxes, more = zero, zero, zero, zero
-    if all(a.shape == b.shape for a, b in zip(ours.inputs, theirs.inputs, strict=True)):
-        inputs = distance(ours.inputs, theirs.inputs)
-    for (s, b, m), (ts, tb, tm) in zip(ours.assignments(), theirs.assignments(), strict=True):
-        s, ts = _flat(s), _flat(ts)
-        wanted = ts.sigmoid()
-        sure = wanted.amax(1)  # (B, places)
-        norm = sure.sum().clamp_min(1)
-        entropy = F.binary_cross_entropy_with_logits(ts, wanted, reduction="sum")
-        scores = scores + (F.binary_cross_entropy_with_logits(s, wanted, reduction="sum") - entropy) / norm
-        b, tb = (_flat(x).unflatten(1, (4, -1)) for x in (b, tb))
-        if reg_max > 1:
-            away = F.kl_div(b.log_softmax(2), tb.log_softmax(2), reduction="none", log_target=True).sum(2).mean(1)
-        else:
-            away = (b - tb).abs().mean((1, 2)) / tb.abs().mean((1, 2)).clamp_min(1)
-        boxes = boxes + (away * sure).sum() / norm
-        for a, ta in zip(m, tm, strict=False):
-            a, ta = _flat(a), _flat(ta)
-            if a.shape == ta.shape:
-                weight = sure[:, None] / norm / a.shape[1]
-                middle = (ta * weight).sum((0, 2), keepdim=True) * a.shape[1]
-                spread = ((ta - middle) ** 2 * weight).sum().clamp_min(1e-3)
-                more = more + ((a - ta) ** 2 * weight).sum() / spread
-    if ours.masks is not None and ours.masks.shape == theirs.masks.shape:
-        more = more + distance([ours.masks], [theirs.masks])
-    return [inputs, scores, boxes, more]
 
 
 class Criterion:
@@ -183,12 +130,24 @@ def _few(names: dict) -> str:
 
 def _has_head_of(model: nn.Module, teacher: nn.Module) -> bool:
     """Return whether the head of a model is its teacher's own, so that only its inputs are to be learnt."""
+    acts = [next(m.act for m in head.modules() if isinstance(m, Conv)) for head in (model.model[-1], teacher.model[-1])]
+    if type(acts[0]) is not type(acts[1]):
+        return False
     ours, theirs = model.model[-1].state_dict(), teacher.model[-1].state_dict()
     return ours.keys() == theirs.keys() and all(
         a.shape == theirs[k].shape and torch.allclose(a.float(), theirs[k].float(), rtol=2e-3, atol=1e-3)
         for k, a in ours.items()  # of which a checkpoint may have held half the digits
         if a.is_floating_point()
     )
+
+
+def outcome(record: dict) -> str:
+    """Return what the record of a model that followed a teacher tells, as text; nothing if it was not validated."""
+    agreement, before = record.get("agreement"), record.get("before")
+    if agreement is None:
+        return ""
+    since = f"; before {before:.2f}" if before is not None and math.isfinite(before) else ""
+    return f"agrees with {record['teacher']} to {agreement:.2f}{since}"
 
 
 def prepare(trainer) -> None:
@@ -210,19 +169,18 @@ def prepare(trainer) -> None:
     if Path(args.match).is_file():
         args.match = str(Path(args.match).resolve())  # for a training that is resumed elsewhere
     _check(trainer, teacher)
-    trainer.teacher = teacher
+    trainer.teacher, trainer.followed = teacher, str(args.data)
+    trainer.warm_up = 0 if "warmup_epochs" in said else _WARM_UP
     if trainer.resume and footage.is_described(args.data):
-        trainer.followed = str(args.data)
         return
-    folder = Path(trainer.save_dir) / "match"
-    file, number = footage.describe(args.data, getattr(args, "split", None) or "val", teacher, folder)
-    trainer.followed = str(file)
+    if not footage.is_described(args.data):
+        folder = Path(trainer.save_dir) / "match"
+        trainer.followed = str(footage.describe(args.data, getattr(args, "split", None) or "val", teacher, folder))
     if not (value_of(args, "graft") or str(args.model).endswith(".pt") or isinstance(args.pretrained, (str, Path))):
         return  # nothing that a higher rate could lead away from
-    batch = args.batch if args.batch >= 1 else 16  # until Ultralytics has found one
-    ours = {**DEFAULTS, "nbs": batch, "warmup_epochs": min(3.0, round(_WARM_UP * batch / number, 3))}
+    ours = {**DEFAULTS, "nbs": args.batch if args.batch >= 1 else 16}  # until Ultralytics has found one
     if "optimizer" in said:  # whose rates are others
-        ours = {name: value for name, value in ours.items() if name not in ("lr0", "weight_decay", "warmup_bias_lr")}
+        ours = {name: value for name, value in ours.items() if name not in ("lr0", "weight_decay")}
     for name in ours.keys() - said.keys():
         setattr(args, name, ours[name])
 
@@ -253,6 +211,7 @@ class _Following:
         self.criterion: Criterion | None = None
         self.confidence, self.agreement, self.best, self.real = 0.0, None, None, None
         self.second = None  # validator, on labels of the user's
+        self.epoch, self.batch = None, 0
         self.build, self.finish = trainer.build_dataset, trainer.final_eval
         trainer.build_dataset, trainer.final_eval = self.build_dataset, self.final_eval
         trainer.plot_training_labels = lambda: None
@@ -315,7 +274,7 @@ class _Following:
             return
         by = "inputs" if by_inputs else "outputs"
         LOGGER.info(f"follows {self.name} by the {by} of its head{' too' * (not by_inputs)}")
-        self.note(teacher=self.name, by=by, pictures=len(trainer.train_loader.dataset), steps=0)
+        self.note(teacher=self.name, by=by, pictures=len(set(trainer.train_loader.dataset.im_files)), steps=0, error=[])
         if RANK not in (-1, 0) and not hasattr(trainer.validator, "gather_stats"):
             return  # older releases validate on one rank
         zeros = [torch.zeros((), device=trainer.device)] * len(_NAMES)
@@ -329,9 +288,20 @@ class _Following:
             self.note(before=round(self.agreement, 3))
 
     def before_batch(self, trainer) -> None:
-        """Hook the model for a batch, and keep the statistics of all its BatchNorm where those of the backbone stay."""
+        """Hook the model for a batch, and keep the statistics of all its BatchNorm where those of the backbone stay.
+
+        The rates follow Ultralytics' schedule from batch to batch, since a short training has few epochs.
+        """
         model = unwrapped(trainer.model)
         self.criterion.put_on(model)
+        batches = len(trainer.train_loader)
+        self.batch = self.batch + 1 if trainer.epoch == self.epoch else 0
+        self.epoch = trainer.epoch
+        ramp = 1.0
+        if not trainer.args.warmup_epochs:  # else Ultralytics sets the rates of the first batches after this
+            ramp = min(1.0, (self.epoch * batches + self.batch + 1) / max(trainer.warm_up, 1))
+        for group in trainer.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * trainer.lf(self.epoch + self.batch / batches) * ramp
         if value_of(trainer.args, "freeze_bn") is True:
             fix_statistics(model)
 
@@ -349,7 +319,10 @@ class _Following:
         self.agreement = found
         self.best = found if self.best is None else max(found, self.best)
         if validator.training:
-            self.note(agreement=round(found, 3), steps=self.trainer.ema.updates)
+            error = validator.loss[_NAMES[0]] if isinstance(validator.loss, dict) else validator.loss[0]
+            error = round(float(error) / len(validator.dataloader), 4)
+            errors = [*self.models()[0].yaml["graft"]["followed"]["error"][:1], error]  # before, and now
+            self.note(agreement=round(found, 3), error=errors, steps=self.trainer.ema.updates)
         else:
             self.best = found  # of best.pt
 
@@ -368,12 +341,7 @@ class _Following:
 
     def tell(self, trainer) -> None:
         """Say how far the model agrees with its teacher."""
-        record = self.models()[0].yaml["graft"]["followed"]
-        before = record.get("before")
-        text = f"agrees with {self.name} to {self.best:.2f}" if self.best is not None else ""
-        if text and before is not None and math.isfinite(before):
-            text += f"; before {before:.2f}"
-        if text and self.real is not None:
-            text += f"; mAP50-95 on the labels of these pictures {self.real:.3f}"
-        if text:
-            LOGGER.info(text)
+        record = {**self.models()[0].yaml["graft"]["followed"], "agreement": self.best}
+        if text := outcome(record):
+            real = f"; mAP50-95 on the labels of these pictures {self.real:.3f}" if self.real is not None else ""
+            LOGGER.info(text + real)

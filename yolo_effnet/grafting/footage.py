@@ -1,7 +1,9 @@
 """Pictures without labels as a data set of Ultralytics, and what a teacher sees in those that are not trained on."""
 
 import functools
+import math
 import os
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.pool import ThreadPool
@@ -86,7 +88,7 @@ def is_described(data) -> bool:
     return Path(str(data)).name == _YAML
 
 
-def describe(data, split: str, teacher: nn.Module, folder: Path) -> tuple[Path, int]:
+def describe(data, split: str, teacher: nn.Module, folder: Path) -> Path:
     """Write which pictures a training follows its teacher on, as the YAML of a data set with the teacher's classes.
 
     Args:
@@ -96,7 +98,7 @@ def describe(data, split: str, teacher: nn.Module, folder: Path) -> tuple[Path, 
         folder (Path): Where to write it.
 
     Returns:
-        (tuple[Path, int]): The YAML, and the number of pictures to train on.
+        (Path): The YAML.
 
     Raises:
         ValueError: If there are no pictures, or the data set cannot be loaded.
@@ -118,6 +120,22 @@ def describe(data, split: str, teacher: nn.Module, folder: Path) -> tuple[Path, 
         raise ValueError(f"data={data} has no pictures that can be read; give a data YAML, a folder, a glob or a list")
     if not val:
         train, val = _split(train)
+    return _described(train, val, split, teacher, folder, labelled=labelled)
+
+
+def describe_steps(files: list[str], steps: int, batch: int, teacher: nn.Module, folder: Path, seed: int) -> Path:
+    """Write the YAML as `describe` does, of pictures that are repeated until one epoch has so many steps."""
+    train, val = _split(files)
+    rounds = math.ceil(steps * batch / len(train))
+    rng = random.Random(seed)
+    repeated = [file for _ in range(rounds) for file in rng.sample(train, len(train))]
+    return _described(repeated[: steps * batch], val, "val", teacher, folder)
+
+
+def _described(
+    train: list[str], val: list[str], split: str, teacher: nn.Module, folder: Path, *, labelled: bool = False
+) -> Path:
+    """Write the YAML of a data set of pictures, and the lists that it names."""
     config = {"names": dict(teacher.names), "channels": teacher.yaml.get("channels", 3), "labelled": labelled}
     if mode_of(teacher) == "pose":
         points = list(teacher.model[-1].kpt_shape)
@@ -128,7 +146,7 @@ def describe(data, split: str, teacher: nn.Module, folder: Path) -> tuple[Path, 
         config[name] = f"{name}.txt"
     config[split] = config["val"]
     _write(folder / _YAML, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-    return folder / _YAML, len(train)
+    return folder / _YAML
 
 
 def _write(file: Path, text: str) -> None:
@@ -229,9 +247,9 @@ class Footage(YOLODataset):
     def get_labels(self) -> list[dict]:
         """Return the labels of the pictures."""
         pose = tuple(self.data["kpt_shape"]) if self.use_keypoints else None
-        sizes = _sizes(self.im_files)
+        sizes = _sizes(list(dict.fromkeys(self.im_files)))
         self.im_files = [file for file in self.im_files if file in sizes]
-        return [_blank(file, size, pose) for file, size in sizes.items()]
+        return [_blank(file, sizes[file], pose) for file in self.im_files]
 
 
 class Labelled(YOLODataset):

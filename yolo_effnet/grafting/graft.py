@@ -12,14 +12,14 @@ from ultralytics.utils.torch_utils import get_flops, get_num_params
 
 from yolo_effnet.checkpoints import check_output, save_checkpoint
 from yolo_effnet.checks import why
-from yolo_effnet.grafting.anatomy import Anatomy, anatomy
+from yolo_effnet.grafting.anatomy import anatomy
 from yolo_effnet.grafting.confidence import confidence
 from yolo_effnet.grafting.donor import Donor, load_donor
-from yolo_effnet.grafting.match import match as match_features
 from yolo_effnet.grafting.new_backbone import Backbone, give_weights, load_backbone
 from yolo_effnet.grafting.pictures import Pictures, find
 from yolo_effnet.grafting.plan import ACTIVATIONS, grafted_yaml
 from yolo_effnet.grafting.seams import Seam, find_seams
+from yolo_effnet.grafting.short_training import match as follow_donor
 from yolo_effnet.grafting.solve import solve
 from yolo_effnet.grafting.taps import NARROW, WIDE
 from yolo_effnet.host.heads import keep_class_branches
@@ -27,10 +27,8 @@ from yolo_effnet.nn.backbone import backbone_rows
 from yolo_effnet.nn.origin import DONOR, note
 
 
-def _build(
-    donor: Donor, backbone: Backbone, taps: str, activation: str | None
-) -> tuple[nn.Module, Anatomy, list[list[Seam]]]:
-    """Return the grafted model with the donor's neck and head, what its rows are, and what is to be solved for.
+def _build(donor: Donor, backbone: Backbone, taps: str, activation: str | None) -> tuple[nn.Module, list[list[Seam]]]:
+    """Return the grafted model with the donor's neck and head, and what is to be solved for.
 
     Raises:
         ValueError: If a tensor of neck or head is not the donor's, or there is nothing to tap.
@@ -56,7 +54,7 @@ def _build(
                 f"donor '{donor.name}': its tensor for '{key}', {tuple(tensor.shape)} as its YAML says, {found}"
             )
         tensor.copy_(twin)
-    return model, parts, seams
+    return model, seams
 
 
 def _usable(device: str | int | torch.device) -> torch.device:
@@ -131,7 +129,8 @@ def graft(
         imgsz (int): Side in pixels to which they are letterboxed; rounded up to a multiple of the donor's stride.
         taps (str): What the neck takes: `narrow`, the outputs of the backbone's stages, or `wide`, also what their last
             blocks project, six times as wide, of stages of ours.
-        match (int): Gradient steps of 8 pictures that follow, which bring the inputs of the head to the donor's.
+        match (int): Gradient steps of 8 pictures that follow, which bring the inputs of the head to the donor's; every
+            tenth picture is kept to tell how far both agree.
         activation (str | None): Activation that neck and head get in place of the donor's, `relu6` or `relu`, for
             devices that compute it faster; needs `match`, which then teaches the head too.
         backbone_weights (str | Path | None): Full timm tag, or file, of the backbone's weights; by default what its
@@ -167,7 +166,7 @@ def graft(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         taker = load_backbone(backbone, giver)
-        model, parts, seams = _build(giver, taker, taps, activation)
+        model, seams = _build(giver, taker, taps, activation)
     files = find(images, number)
     _tell_cost(giver, model)
     LOGGER.info(f"Backbone of {taker.name}: {give_weights(model, taker, backbone_weights, allow_random)}")
@@ -183,15 +182,14 @@ def graft(
     }  # fmt: skip
     LOGGER.info(f"{giver.name} has a confidence of {record['confidence']} in what these pictures show")
     record["fit"] = solve(giver, model, seams, pictures, device)
-    if match:
-        record["match"] = match
-        errors = match_features(giver, model, parts, pictures, match, seed, device, bool(activation))
-        record["error"] = [round(e, 4) for e in errors]
     model.yaml["graft"] = record
     if backbone_rows(model):
         note(model, rest=DONOR)
-    model.cpu().requires_grad_(True)
     with tempfile.TemporaryDirectory() as folder:
+        if match:
+            settings = {"steps": match, "imgsz": imgsz, "seed": seed, "device": str(device)}
+            model = follow_donor(model, giver, pictures.files, Path(folder), **settings)
+        model.cpu().requires_grad_(True)
         file = output or Path(folder) / "grafted.pt"
         save_checkpoint(model, file, task=giver.mode, imgsz=imgsz)
         return YOLO(file) if output else _in_memory(YOLO(file), Path(taker.name).stem)

@@ -2,7 +2,6 @@
 
 import glob
 import os
-import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -139,14 +138,3 @@ class Pictures:
         for start in range(0, len(self.files), size):
             images = [self._tensor(_read(file, self.channels)) for file in self.files[start : start + size]]
             yield torch.stack([*images, *(image.flip(-1) for image in images)])
-
-    def crops(self, size: int, rng: random.Random) -> torch.Tensor:
-        """Return random parts of `size` random pictures, some mirrored, darker or lighter, as in `batches`."""
-        images = []
-        for file in rng.choices(self.files, k=size):
-            image = _read(file, self.channels)
-            height, width = (max(1, int(side * rng.uniform(0.4, 1))) for side in image.shape[:2])
-            top, left = rng.randint(0, image.shape[0] - height), rng.randint(0, image.shape[1] - width)
-            tensor = self._tensor(image[top : top + height, left : left + width]) * rng.uniform(0.7, 1.3)
-            images.append((tensor.flip(-1) if rng.random() < 0.5 else tensor).clamp(0, 1))
-        return torch.stack(images)

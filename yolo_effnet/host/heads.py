@@ -32,12 +32,6 @@ def keep_class_branches(head: nn.Module, theirs: nn.Module) -> None:
         setattr(head, name, branches)
 
 
-def branch_outputs(head: nn.Module, maps: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Return what all branches of a head make of the maps that it takes, `(B, C, H, W)` each."""
-    branches = [m for m in head.children() if isinstance(m, nn.ModuleList) and len(m) == len(maps)]
-    return [module(x) for branch in branches for module, x in zip(branch, maps, strict=True)]
-
-
 @dataclass
 class Seen:
     """What a head took and gave in its last call, maps `(B, C, H, W)` of each level of its pyramid.

@@ -19,6 +19,7 @@ import yaml
 from donors import QUICK, checkpoint, output
 from trainings import interrupt
 from ultralytics import YOLO
+from ultralytics.nn.modules import Conv
 
 import yolo_effnet
 from yolo_effnet.arguments import Start
@@ -230,6 +231,26 @@ def test_its_settings_are_its_own_where_nothing_is_said(footage, grafted, tmp_pa
     ]  # fmt: skip
 
 
+def test_another_activation_comes_step_by_step(footage, grafted, tmp_path):
+    """The model goes from its donor's to its own, and what is validated and saved has its own from the start."""
+    ways = []
+
+    def note(trainer):
+        acts = {type(m.act).__name__: m.act for m in trainer.model.modules() if isinstance(m, Conv)}
+        ways.append(round(acts["Between"].way, 3))
+        assert "Between" not in {type(m.act).__name__ for m in trainer.ema.ema.modules() if isinstance(m, Conv)}
+
+    model = YOLO("yolov8-efflite0.yaml")
+    model.add_callback("on_train_batch_end", note)
+    arguments = {**TRAINING, "epochs": 3, "data": str(footage), "match": grafted[0], "project": tmp_path}
+    model.train(graft=grafted[0], activation="relu6", **arguments)
+    assert ways == [min(1, round(i / 12 / 0.6, 3)) for i in range(12)]
+    again = YOLO(model.trainer.best)
+    assert {type(m.act).__name__ for m in again.model.modules() if isinstance(m, Conv)} == {"ReLU6", "Identity"}
+    again.train(**arguments)  # knows its activation by now
+    assert not any(type(m.act).__name__ == "Between" for m in again.trainer.model.modules() if isinstance(m, Conv))
+
+
 def test_a_checkpoint_knows_nothing_of_following(footage, grafted, tmp_path):
     model = YOLO(grafted[1])
     model.train(data=str(footage), match=grafted[0], project=tmp_path, **TRAINING)
@@ -336,6 +357,8 @@ def test_what_cannot_be_is_one_error(footage, tmp_path):
         ("yolov8-effb0-p6.yaml", {}, r"match=.* has strides=\[8, 16, 32\] in its head"),
         ("yolov8-effb0.yaml", {"single_cls": True}, "single_cls=True contradicts match="),
         ("yolov8-effb0.yaml", {"classes": [0]}, r"classes=\[0\] contradicts match="),
+        ("yolov8-effb0.yaml", {"activation": "relu6"}, "activation=relu6 is for a graft that follows its donor: add"),
+        ("yolov8-effb0.yaml", {"activation": "gelu", "graft": giver}, "activation must be relu6 or relu, got 'gelu'"),
         ("yolov8-effb0.yaml", {"compile": True}, "compile=True contradicts match="),
         ("yolov8-effb0.yaml", {"distill_model": giver}, "distill_model=.* contradicts match="),
         ("yolov8-effb0.yaml", {"data": str(tmp_path / "no")}, "data=.*no has no pictures that can be read; give"),

@@ -71,6 +71,8 @@ _DECLARED = (
     Argument("match", "a trained detector, which the model follows in place of labels",
              lambda v: isinstance(v, bool) or _is_text(v), "the name or the path of a trained .pt file, or True",
              is_key=False, is_of_recipe=False),
+    Argument("activation", "the activation that neck and head get in place of the donor's, with graft= and match=",
+             lambda v: v in ("relu6", "relu"), "relu6 or relu", is_key=False, is_of_recipe=False),
     Argument("lr_ratio", "the learning rate relative to Ultralytics' own; auto keeps what a graft knows",
              lambda v: v == "auto" or (is_number(v) and v > 0), "a number above 0, or auto", 1.0,
              {Start.GRAFTED: "auto"}),

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from ultralytics.nn.modules import Conv
 from ultralytics.utils import LOCAL_RANK, LOGGER, RANK, SETTINGS
 
 from yolo_effnet.arguments import ARGUMENTS, value_of
@@ -13,6 +12,7 @@ from yolo_effnet.checkpoints import open_checkpoint
 from yolo_effnet.grafting import footage
 from yolo_effnet.grafting.distance import compare
 from yolo_effnet.grafting.donor import load_detector, mode_of
+from yolo_effnet.grafting.morphing import activation_of, is_new, set_out
 from yolo_effnet.host.heads import Seen, kind, watch
 from yolo_effnet.host.schedule import fix_statistics, world_size
 from yolo_effnet.host.training import unwrapped
@@ -20,6 +20,7 @@ from yolo_effnet.host.training import unwrapped
 # In place of Ultralytics' defaults, where the model is a graft or trained: higher rates lead away from what it knows.
 DEFAULTS = {"optimizer": "AdamW", "lr0": 1e-4, "weight_decay": 1e-4, "cos_lr": True, "warmup_epochs": 0.0}
 _WARM_UP = 40  # steps
+_ANEW = 3  # times the rate, where neck and head have another activation than their weights know
 _NAMES = ("match_loss", "cls_loss", "box_loss", "more_loss")  # inputs of the head; what its branches give
 
 
@@ -130,8 +131,7 @@ def _few(names: dict) -> str:
 
 def _has_head_of(model: nn.Module, teacher: nn.Module) -> bool:
     """Return whether the head of a model is its teacher's own, so that only its inputs are to be learnt."""
-    acts = [next(m.act for m in head.modules() if isinstance(m, Conv)) for head in (model.model[-1], teacher.model[-1])]
-    if type(acts[0]) is not type(acts[1]):
+    if type(activation_of(model)) is not type(activation_of(teacher)):
         return False
     ours, theirs = model.model[-1].state_dict(), teacher.model[-1].state_dict()
     return ours.keys() == theirs.keys() and all(
@@ -199,6 +199,8 @@ def follow(trainer) -> None:
             f"match={trainer.args.match} has {name}={theirs[name]} in its head, and the model {ours[name]}: "
             "they must be alike"
         )
+    if is_new(model) and not {"lr0", "optimizer"} & getattr(trainer, "said", {}).keys():
+        trainer.args.lr0 = _ANEW * DEFAULTS["lr0"]
     trainer.args.data = trainer.followed  # from here on, also for the validation of best.pt and for resuming
     _Following(trainer, teacher)
 
@@ -211,7 +213,7 @@ class _Following:
         self.criterion: Criterion | None = None
         self.confidence, self.agreement, self.best, self.real = 0.0, None, None, None
         self.second = None  # validator, on labels of the user's
-        self.epoch, self.batch = None, 0
+        self.epoch, self.batch, self.between = None, 0, None
         self.build, self.finish = trainer.build_dataset, trainer.final_eval
         trainer.build_dataset, trainer.final_eval = self.build_dataset, self.final_eval
         trainer.plot_training_labels = lambda: None
@@ -253,6 +255,10 @@ class _Following:
         trainer = self.trainer
         return [unwrapped(model) for model in (trainer.model, trainer.ema and trainer.ema.ema) if model is not None]
 
+    def record(self) -> dict:
+        """Return what the model knows of whom it follows."""
+        return self.models()[0].yaml.get("graft", {}).get("followed", {})
+
     def note(self, **facts) -> None:
         """Note in the record of the model what came of following."""
         for model in self.models():
@@ -264,17 +270,21 @@ class _Following:
         has_more = trainer.args.task != "detect"
         self.teacher.to(trainer.device)
         names = _NAMES[: 3 + has_more]
-        by_inputs = self.models()[0].yaml.get("graft", {}).get("followed", {}).get("by") == "inputs"
+        by_inputs = self.record().get("by") == "inputs"
         if not trainer.resume:
             by_inputs = _has_head_of(self.models()[0], self.teacher)
         self.criterion = Criterion(self.teacher, len(names), not trainer.loss_names, by_inputs)
         if trainer.loss_names:  # of releases that know them before the first batch
             trainer.loss_names = names
+        morphs = self.record().get("morphs") if trainer.resume else is_new(self.models()[0])
+        if morphs:  # but not the average, which is validated and saved
+            self.between = set_out(self.models()[0], self.teacher)
         if trainer.resume:
             return
         by = "inputs" if by_inputs else "outputs"
         LOGGER.info(f"follows {self.name} by the {by} of its head{' too' * (not by_inputs)}")
-        self.note(teacher=self.name, by=by, pictures=len(set(trainer.train_loader.dataset.im_files)), steps=0, error=[])
+        pictures = len(set(trainer.train_loader.dataset.im_files))
+        self.note(teacher=self.name, by=by, pictures=pictures, steps=0, error=[], morphs=morphs)
         if RANK not in (-1, 0) and not hasattr(trainer.validator, "gather_stats"):
             return  # older releases validate on one rank
         zeros = [torch.zeros((), device=trainer.device)] * len(_NAMES)
@@ -297,6 +307,8 @@ class _Following:
         batches = len(trainer.train_loader)
         self.batch = self.batch + 1 if trainer.epoch == self.epoch else 0
         self.epoch = trainer.epoch
+        if self.between:
+            self.between.go((self.epoch + self.batch / batches) / trainer.epochs)
         ramp = 1.0
         if not trainer.args.warmup_epochs:  # else Ultralytics sets the rates of the first batches after this
             ramp = min(1.0, (self.epoch * batches + self.batch + 1) / max(trainer.warm_up, 1))
@@ -321,7 +333,7 @@ class _Following:
         if validator.training:
             error = validator.loss[_NAMES[0]] if isinstance(validator.loss, dict) else validator.loss[0]
             error = round(float(error) / len(validator.dataloader), 4)
-            errors = [*self.models()[0].yaml["graft"]["followed"]["error"][:1], error]  # before, and now
+            errors = [*self.record()["error"][:1], error]  # before, and now
             self.note(agreement=round(found, 3), error=errors, steps=self.trainer.ema.updates)
         else:
             self.best = found  # of best.pt
@@ -341,7 +353,7 @@ class _Following:
 
     def tell(self, trainer) -> None:
         """Say how far the model agrees with its teacher."""
-        record = {**self.models()[0].yaml["graft"]["followed"], "agreement": self.best}
+        record = {**self.record(), "agreement": self.best}
         if text := outcome(record):
             real = f"; mAP50-95 on the labels of these pictures {self.real:.3f}" if self.real is not None else ""
             LOGGER.info(text + real)

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from ultralytics import YOLO
+from ultralytics.nn.modules import Conv
 from ultralytics.utils import LOGGER
 from ultralytics.utils.checks import check_imgsz
 from ultralytics.utils.torch_utils import get_flops, get_num_params
@@ -15,6 +16,7 @@ from yolo_effnet.checks import why
 from yolo_effnet.grafting.anatomy import anatomy
 from yolo_effnet.grafting.confidence import confidence
 from yolo_effnet.grafting.donor import Donor, load_donor
+from yolo_effnet.grafting.morphing import activation_of
 from yolo_effnet.grafting.new_backbone import Backbone, give_weights, load_backbone
 from yolo_effnet.grafting.pictures import Pictures, find
 from yolo_effnet.grafting.plan import ACTIVATIONS, grafted_yaml
@@ -25,6 +27,7 @@ from yolo_effnet.grafting.taps import NARROW, WIDE
 from yolo_effnet.host.heads import keep_class_branches
 from yolo_effnet.nn.backbone import backbone_rows
 from yolo_effnet.nn.origin import DONOR, note
+from yolo_effnet.nn.settings import set_activation
 
 
 def _build(donor: Donor, backbone: Backbone, taps: str, activation: str | None) -> tuple[nn.Module, list[list[Seam]]]:
@@ -93,6 +96,59 @@ def _tell_cost(donor: Donor, model: nn.Module) -> None:
         LOGGER.warning(f"The graft has more {more} than {name}; `yolo-effnet list --neck LETTER` tells what costs less")
 
 
+def solved(
+    donor,
+    backbone,
+    images,
+    *,
+    number: int,
+    imgsz: int,
+    taps: str,
+    activation: str | None,
+    backbone_weights,
+    allow_random: bool,
+    seed: int,
+    device: torch.device,
+) -> tuple[nn.Module, Donor, str, Pictures]:
+    """Return a grafted model in eval mode, its donor, both on the device, the backbone's name, and the pictures.
+
+    Arguments and errors are those of `graft`. With another activation neck and head give nothing of use until they
+    follow the donor.
+    """
+    if activation is not None and activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+    giver = load_donor(donor)
+    imgsz = check_imgsz(imgsz, stride=giver.head.stride, max_dim=1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        taker = load_backbone(backbone, giver)
+        model, seams = _build(giver, taker, taps, activation)
+    files = find(images, number)
+    _tell_cost(giver, model)
+    LOGGER.info(f"Backbone of {taker.name}: {give_weights(model, taker, backbone_weights, allow_random)}")
+    LOGGER.info(
+        f"Neck and head of {giver.name}, whose licence holds for the result too: AGPL-3.0 for weights of Ultralytics"
+    )
+    pictures = Pictures(files, imgsz, giver.model.yaml.get("channels", 3))
+    giver.model.to(device)
+    model.to(device).eval()
+    record = {
+        "donor": giver.name, "backbone": taker.name, "pictures": len(pictures), "imgsz": imgsz, "seed": seed,
+        "confidence": round(confidence(giver, pictures, device), 3),
+    }  # fmt: skip
+    LOGGER.info(f"{giver.name} has a confidence of {record['confidence']} in what these pictures show")
+    if activation:
+        record["activation"], own = activation, activation_of(model)
+        set_activation(model, activation_of(giver.model), Conv)  # for which the weights are
+    record["fit"] = solve(giver, model, seams, pictures, device)
+    if activation:
+        set_activation(model, own, Conv)
+    model.yaml["graft"] = record
+    if backbone_rows(model):
+        note(model, rest=DONOR)
+    return model, giver, taker.name, pictures
+
+
 def graft(
     donor,
     backbone,
@@ -132,7 +188,7 @@ def graft(
         match (int): Gradient steps of 8 pictures that follow, which bring the inputs of the head to the donor's; every
             tenth picture is kept to tell how far both agree.
         activation (str | None): Activation that neck and head get in place of the donor's, `relu6` or `relu`, for
-            devices that compute it faster; needs `match`, which then teaches the head too.
+            devices that compute it faster; needs `match`, which then leads both from one to the other.
         backbone_weights (str | Path | None): Full timm tag, or file, of the backbone's weights; by default what its
             YAML names.
         allow_random (bool): Whether to go on with a random backbone where there are no weights.
@@ -152,8 +208,6 @@ def graft(
         raise ValueError(f"match must be a number of steps >= 0, got {match!r}")
     if taps not in (NARROW, WIDE):
         raise ValueError(f"taps must be {NARROW} or {WIDE}, got {taps!r}")
-    if activation is not None and activation not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
     if activation and not match:
         raise ValueError(f"activation={activation} changes what neck and head compute, and needs match, such as 300")
     if isinstance(imgsz, bool) or not isinstance(imgsz, int) or imgsz < 1:
@@ -161,35 +215,13 @@ def graft(
     device = _usable(device)
     if output is not None:
         check_output(output, donor, backbone)
-    giver = load_donor(donor)
-    imgsz = check_imgsz(imgsz, stride=giver.head.stride, max_dim=1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        taker = load_backbone(backbone, giver)
-        model, seams = _build(giver, taker, taps, activation)
-    files = find(images, number)
-    _tell_cost(giver, model)
-    LOGGER.info(f"Backbone of {taker.name}: {give_weights(model, taker, backbone_weights, allow_random)}")
-    LOGGER.info(
-        f"Neck and head of {giver.name}, whose licence holds for the result too: AGPL-3.0 for weights of Ultralytics"
-    )
-    pictures = Pictures(files, imgsz, giver.model.yaml.get("channels", 3))
-    giver.model.to(device)
-    model.to(device).eval()
-    record = {
-        "donor": giver.name, "backbone": taker.name, "pictures": len(pictures), "imgsz": imgsz, "seed": seed,
-        "confidence": round(confidence(giver, pictures, device), 3),
-    }  # fmt: skip
-    LOGGER.info(f"{giver.name} has a confidence of {record['confidence']} in what these pictures show")
-    record["fit"] = solve(giver, model, seams, pictures, device)
-    model.yaml["graft"] = record
-    if backbone_rows(model):
-        note(model, rest=DONOR)
+    model, giver, name, pictures = solved(
+        donor, backbone, images, number=number, imgsz=imgsz, taps=taps, activation=activation,
+        backbone_weights=backbone_weights, allow_random=allow_random, seed=seed, device=device,
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         if match:
-            settings = {"steps": match, "imgsz": imgsz, "seed": seed, "device": str(device)}
-            model = follow_donor(model, giver, pictures.files, Path(folder), **settings)
-        model.cpu().requires_grad_(True)
+            model = follow_donor(model, giver, pictures, Path(folder), steps=match, seed=seed, device=device)
         file = output or Path(folder) / "grafted.pt"
-        save_checkpoint(model, file, task=giver.mode, imgsz=imgsz)
-        return YOLO(file) if output else _in_memory(YOLO(file), Path(taker.name).stem)
+        save_checkpoint(model.cpu().requires_grad_(True), file, task=giver.mode, imgsz=pictures.imgsz)
+        return YOLO(file) if output else _in_memory(YOLO(file), Path(name).stem)

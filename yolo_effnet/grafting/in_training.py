@@ -24,8 +24,10 @@ def _graft(trainer) -> None:
     ARGUMENTS["graft"].check(donor)
     if args.pretrained is not True:
         raise ValueError(f"pretrained={args.pretrained} contradicts graft={donor}: leave out one of them")
-    from yolo_effnet.grafting.donor import load_donor  # not for other trainings: it needs all of Ultralytics
-    from yolo_effnet.grafting.graft import graft
+    from yolo_effnet.checkpoints import save_checkpoint  # not for other trainings: it needs all of Ultralytics
+    from yolo_effnet.grafting.donor import load_donor
+    from yolo_effnet.grafting.graft import solved
+    from yolo_effnet.grafting.taps import NARROW
 
     file = trainer.save_dir / "grafted.pt"
     if RANK in (-1, 0):
@@ -34,10 +36,12 @@ def _graft(trainer) -> None:
             raise ValueError(f"graft={donor} is a model to {task}, not to {args.task}: yolo {task} train ..")
         size = check_imgsz(args.imgsz, stride=1, max_dim=1)  # one side, which is rounded for the donor
         file.parent.mkdir(parents=True, exist_ok=True)
-        graft(
-            giver.model, args.model, trainer.data["train"], file, imgsz=size, seed=args.seed, device=trainer.device,
-            backbone_weights=value_of(args, "backbone_weights"),
+        model, _, _, pictures = solved(
+            giver.model, args.model, trainer.data["train"], number=256, imgsz=size, taps=NARROW, seed=args.seed,
+            activation=value_of(args, "activation"), backbone_weights=value_of(args, "backbone_weights"),
+            allow_random=False, device=torch.device(trainer.device),
         )  # fmt: skip
+        save_checkpoint(model.cpu().requires_grad_(True), file, task=giver.mode, imgsz=pictures.imgsz)
     if world_size() > 1:
         torch.distributed.barrier()
     trainer.model = str(file)
@@ -48,6 +52,12 @@ def wrap_setup_model(setup_model):
 
     @functools.wraps(setup_model)
     def wrapper(self, *args, **kwargs):
+        if (activation := value_of(self.args, "activation")) is not None:
+            ARGUMENTS["activation"].check(activation)
+            if not (value_of(self.args, "graft") and value_of(self.args, "match")):
+                raise ValueError(
+                    f"activation={activation} is for a graft that follows its donor: add graft= and match=True"
+                )
         if value_of(self.args, "graft") is not None and not self.resume:
             _graft(self)
         checkpoint = setup_model(self, *args, **kwargs)

@@ -15,6 +15,7 @@ from yolo_effnet.checkpoints import save_checkpoint
 from yolo_effnet.grafting import footage
 from yolo_effnet.grafting.donor import Donor
 from yolo_effnet.grafting.following import outcome
+from yolo_effnet.grafting.pictures import Pictures
 
 _BATCH = 8
 
@@ -34,28 +35,27 @@ def _as_before() -> Iterator[None]:
 
 
 def match(
-    model: nn.Module, donor: Donor, files: list[str], folder: Path, *, steps: int, imgsz: int, seed: int, device: str
+    model: nn.Module, donor: Donor, pictures: Pictures, folder: Path, *, steps: int, seed: int, device: torch.device
 ) -> nn.Module:
     """Return a grafted model after a training that follows its donor; every tenth picture is not trained on.
 
     Args:
         model (nn.Module): The grafted model.
         donor (Donor): Whose neck and head it has.
-        files (list[str]): Pictures without labels.
+        pictures (Pictures): Pictures without labels.
         folder (Path): Where to write what the trainer reads.
         steps (int): Number of steps of 8 pictures.
-        imgsz (int): Side of the pictures in pixels.
         seed (int): Of the choice of pictures and of their augmentation.
-        device (str): Where to compute.
+        device (torch.device): Where to compute.
     """
+    files, imgsz = [str(Path(file).absolute()) for file in pictures.files], pictures.imgsz
     start, teacher = folder / "graft.pt", folder / f"{Path(donor.name).stem}.pt"
     save_checkpoint(model, start, task=donor.mode, imgsz=imgsz)
     save_checkpoint(donor.model, teacher, task=donor.mode, imgsz=imgsz)
-    files = [str(Path(file).absolute()) for file in files]
     data = footage.describe_steps(files, steps, _BATCH, donor.model, folder / "match", seed)
     options = {
         "task": donor.mode, "model": str(start), "match": str(teacher), "data": str(data), "epochs": 1,
-        "batch": _BATCH, "imgsz": imgsz, "seed": seed, "device": device, "amp": False, "val": False, "save": False,
+        "batch": _BATCH, "imgsz": imgsz, "seed": seed, "device": str(device), "amp": False, "val": False, "save": False,
         "plots": False, "verbose": False, "project": str(folder), "name": "run",
     }  # fmt: skip
     # The loggers of Ultralytics, such as W&B, go to classes with "Trainer" in their name.

@@ -11,7 +11,7 @@ import pictures
 import pytest
 import torch
 from backbones import reference
-from donors import QUICK, checkpoint, output
+from donors import QUICK, checkpoint, output, teacher
 from safetensors.torch import load_file
 from trainings import interrupt
 from ultralytics import YOLO
@@ -238,7 +238,7 @@ def test_an_argument_that_cannot_be_is_one_error(images, weights, tmp_path, capl
 @pytest.mark.parametrize("donor", ["yolov8n", "yolo26n-seg"])
 def test_another_activation_of_neck_and_head(donor, images, tmp_path):
     """The head learns what it gave before, too."""
-    giver = checkpoint(donor, tmp_path)
+    giver = teacher(donor, tmp_path)
     options = {**QUICK, "number": 4, "match": 8, "activation": "relu6"}
     grafted = yolo_effnet.graft(giver, f"{donor[:6]}-efflite0", images, tmp_path / "relu6.pt", **options)
     first, last = grafted.model.yaml["graft"]["followed"]["error"]
@@ -252,7 +252,7 @@ def test_another_activation_of_neck_and_head(donor, images, tmp_path):
 def test_matching_leaves_nothing_behind(images, tmp_path, monkeypatch, capfd):
     """No folder of a run, no log of its training, other random numbers for nobody; the same seed gives the same."""
     monkeypatch.chdir(tmp_path)
-    giver = checkpoint("yolov8n", tmp_path)
+    giver = teacher("yolov8n", tmp_path)
     ends, drawn, level = [], [], LOGGER.level
     for number in range(3):
         torch.manual_seed(7)

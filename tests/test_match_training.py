@@ -16,7 +16,7 @@ import pictures
 import pytest
 import torch
 import yaml
-from donors import QUICK, checkpoint, output
+from donors import QUICK, checkpoint, seen, teacher
 from trainings import interrupt
 from ultralytics import YOLO
 from ultralytics.nn.modules import Conv
@@ -24,35 +24,9 @@ from ultralytics.nn.modules import Conv
 import yolo_effnet
 from yolo_effnet.arguments import Start
 from yolo_effnet.grafting.following import compare
-from yolo_effnet.host.heads import Seen, watch
 from yolo_effnet.nn.origin import origin
 
 TRAINING = {"imgsz": 64, "batch": 4, "workers": 0, "plots": False, "verbose": False, "device": "cpu", "epochs": 2}
-
-
-def teacher(name: str, folder: Path) -> str:
-    """Return a checkpoint with random weights that sees something in every picture."""
-    file = checkpoint(name, folder)
-    held = torch.load(file, weights_only=False)
-    model = held["model"].eval()
-    noted = seen(model, torch.rand(2, 3, 64, 64) / 3)
-    for branch, scores in noted.branches.items():
-        for level, found in scores.items() if branch.endswith("cv3") else ():
-            last = getattr(model.model[-1], branch)[level][-1]
-            last.weight.data *= 2 / found.std()
-            last.bias.data = (last.bias.data - found.mean()) * 2 / found.std() - 4
-    torch.save(held, file)
-    return file
-
-
-def seen(model, x: torch.Tensor) -> Seen:
-    """Return what the head of a model takes and gives for images."""
-    noted = Seen()
-    handles = watch(model.model[-1], noted)
-    output(model, x)
-    for handle in handles:
-        handle.remove()
-    return noted
 
 
 def shaken(file: str, folder: Path, amount: float = 0.1) -> str:

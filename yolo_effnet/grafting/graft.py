@@ -39,6 +39,8 @@ def _build(donor: Donor, backbone: Backbone, taps: str, activation: str | None) 
     d = grafted_yaml(donor, backbone, taps, activation)
     model = type(donor.model)(d, ch=donor.model.yaml.get("channels", 3), verbose=False)
     model.names = dict(donor.model.names)
+    if hasattr(donor.model, "kpt_shape"):  # which trainers set, and predictors of older releases read
+        model.kpt_shape = donor.model.kpt_shape
     parts = anatomy(model, "the grafted model")
     shift = parts.start - donor.anatomy.start
     keep_class_branches(model.model[-1], donor.head)

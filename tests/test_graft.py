@@ -241,8 +241,11 @@ def test_another_activation_of_neck_and_head(donor, images, tmp_path):
     giver = teacher(donor, tmp_path)
     options = {**QUICK, "number": 4, "match": 8, "activation": "relu6"}
     grafted = yolo_effnet.graft(giver, f"{donor[:6]}-efflite0", images, tmp_path / "relu6.pt", **options)
-    first, last = grafted.model.yaml["graft"]["followed"]["error"]
+    facts = grafted.model.yaml["graft"]
+    first, last = facts["followed"]["error"]
     assert last < first
+    plain = yolo_effnet.graft(giver, f"{donor[:6]}-efflite0", images, **{**QUICK, "number": 4})
+    assert facts["fit"] == plain.model.yaml["graft"]["fit"]  # solved with the donor's activation
     assert not any(isinstance(m, torch.nn.SiLU) for m in grafted.model.modules())
     assert "backbone_activation" not in grafted.model.yaml
     again = YOLO(tmp_path / "relu6.pt").model.model[-1]

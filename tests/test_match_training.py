@@ -24,6 +24,7 @@ from ultralytics.nn.modules import Conv
 import yolo_effnet
 from yolo_effnet.arguments import Start
 from yolo_effnet.grafting.following import compare
+from yolo_effnet.nn.layers import ConvNormAct
 from yolo_effnet.nn.origin import origin
 
 TRAINING = {"imgsz": 64, "batch": 4, "workers": 0, "plots": False, "verbose": False, "device": "cpu", "epochs": 2}
@@ -210,19 +211,27 @@ def test_another_activation_comes_step_by_step(footage, grafted, tmp_path):
     ways = []
 
     def note(trainer):
-        acts = {type(m.act).__name__: m.act for m in trainer.model.modules() if isinstance(m, Conv)}
-        ways.append(round(acts["Between"].way, 3))
-        assert "Between" not in {type(m.act).__name__ for m in trainer.ema.ema.modules() if isinstance(m, Conv)}
+        ways.append(round(trainer.model.model[-1].cv2[0][0].act.way, 3))
+        assert activations(trainer.model) == {"backbone": {"SiLU", "Identity"}, "rest": {"Between", "Identity"}}
+        assert activations(trainer.ema.ema) == after
 
-    model = YOLO("yolov8-efflite0.yaml")
+    def activations(model):
+        acts = {"backbone": set(), "rest": set()}
+        for m in model.modules():
+            if isinstance(m, Conv):
+                acts["backbone" if isinstance(m, ConvNormAct) else "rest"].add(type(m.act).__name__)
+        return acts
+
+    after = {"backbone": {"SiLU", "Identity"}, "rest": {"ReLU6", "Identity"}}
+    model = YOLO("yolov8-effb0.yaml")
     model.add_callback("on_train_batch_end", note)
     arguments = {**TRAINING, "epochs": 3, "data": str(footage), "match": grafted[0], "project": tmp_path}
     model.train(graft=grafted[0], activation="relu6", **arguments)
     assert ways == [min(1, round(i / 12 / 0.6, 3)) for i in range(12)]
     again = YOLO(model.trainer.best)
-    assert {type(m.act).__name__ for m in again.model.modules() if isinstance(m, Conv)} == {"ReLU6", "Identity"}
+    assert activations(again.model) == after
     again.train(**arguments)  # knows its activation by now
-    assert not any(type(m.act).__name__ == "Between" for m in again.trainer.model.modules() if isinstance(m, Conv))
+    assert activations(again.trainer.model) == after
 
 
 def test_a_checkpoint_knows_nothing_of_following(footage, grafted, tmp_path):

@@ -2,6 +2,7 @@
 
 import copy
 import random
+import shutil
 import subprocess
 import sys
 
@@ -256,6 +257,7 @@ def test_matching_leaves_nothing_behind(images, tmp_path, monkeypatch, capfd):
     """No folder of a run, no log of its training, other random numbers for nobody; the same seed gives the same."""
     monkeypatch.chdir(tmp_path)
     giver = teacher("yolov8n", tmp_path)
+    giver = shutil.move(giver, tmp_path / "graft.pt")
     ends, drawn, level = [], [], LOGGER.level
     for number in range(3):
         torch.manual_seed(7)
@@ -267,7 +269,8 @@ def test_matching_leaves_nothing_behind(images, tmp_path, monkeypatch, capfd):
     assert drawn[0] == drawn[1] == drawn[2]
     for a, b in zip(ends[0].values(), ends[1].values(), strict=True):
         assert torch.equal(a, b)
-    assert {file.name for file in tmp_path.iterdir()} == {"yolov8n.pt"}
+    assert model.model.yaml["graft"]["followed"]["teacher"] == "graft.pt"
+    assert {file.name for file in tmp_path.iterdir()} == {"graft.pt"}
     assert "Starting training" not in "".join(capfd.readouterr())
     assert LOGGER.level == level
 

@@ -49,7 +49,8 @@ def match(
         device (torch.device): Where to compute.
     """
     files, imgsz = [str(Path(file).absolute()) for file in pictures.files], pictures.imgsz
-    start, teacher = folder / "graft.pt", folder / f"{Path(donor.name).stem}.pt"
+    start, teacher = folder / "graft.pt", folder / "teacher" / f"{Path(donor.name).stem}.pt"
+    teacher.parent.mkdir()
     save_checkpoint(model, start, task=donor.mode, imgsz=imgsz)
     save_checkpoint(donor.model, teacher, task=donor.mode, imgsz=imgsz)
     data = footage.describe_steps(files, steps, _BATCH, donor.model, folder / "match", seed)

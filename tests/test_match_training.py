@@ -118,10 +118,12 @@ def test_what_was_shaken_comes_back(learned, tmp_path, caplog):
     model.train(data=data, match=str(best), project=tmp_path, **{**TRAINING, "epochs": 4, "mosaic": 0})
     facts = record(YOLO(model.trainer.best))
     assert facts["before"] + 0.05 < facts["agreement"] <= 1
+    before, after = facts["error"]
+    assert after < before / 2
     rows = (Path(model.trainer.save_dir) / "results.csv").read_text().splitlines()
     first, last = (dict(zip(rows[0].split(","), row.split(","), strict=True)) for row in (rows[1], rows[-1]))
-    assert float(last["val/match_loss"]) < float(first["val/match_loss"]) / 2
-    assert float(last["val/cls_loss"]) < float(first["val/cls_loss"]) / 2
+    assert float(last["val/match_loss"]) < before / 2
+    assert float(last["val/cls_loss"]) < float(first["val/cls_loss"]) / 1.5
     assert files_below(data.parent) == labels
     (told,) = [r.getMessage() for r in caplog.records if r.getMessage().startswith("agrees with")]
     assert f"before {facts['before']:.2f}; mAP50-95 on the labels of these pictures 0." in told

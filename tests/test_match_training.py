@@ -87,8 +87,13 @@ def test_every_task_from_a_graft_in_the_same_training(name, backbone, footage, t
     before = files_below(footage.parent.parent)
     model = YOLO(f"{backbone}.yaml")
     model.train(
-        data=str(footage), graft=giver, match=True, project=tmp_path, **{**TRAINING, "epochs": 1, "plots": True}
-    )
+        data=str(footage),
+        graft=giver,
+        match=True,
+        project=tmp_path,
+        lr0=0.01,
+        **{**TRAINING, "epochs": 1, "plots": True},
+    )  # at a rate that leads away: a graft of random weights can be its donor's equal
     assert files_below(footage.parent.parent) == before
     sees = next(m for r in caplog.records if " sees " in (m := r.getMessage()))
     assert int(sees.split()[2]) > 0
@@ -104,8 +109,8 @@ def test_every_task_from_a_graft_in_the_same_training(name, backbone, footage, t
     assert best.model.names == YOLO(giver).model.names
     rows = (Path(model.trainer.save_dir) / "results.csv").read_text().splitlines()
     named = dict(zip(rows[0].split(","), rows[-1].split(","), strict=True))
-    assert float(named["train/match_loss"]) >= 0
-    assert float(named["val/match_loss"]) >= 0
+    assert float(named["train/match_loss"]) > 0
+    assert float(named["val/match_loss"]) > 0
     assert ("train/more_loss" in named) == (name not in ("yolov8n", "yolo26n"))
 
 
@@ -123,7 +128,7 @@ def test_what_was_shaken_comes_back(learned, tmp_path, caplog):
     rows = (Path(model.trainer.save_dir) / "results.csv").read_text().splitlines()
     first, last = (dict(zip(rows[0].split(","), row.split(","), strict=True)) for row in (rows[1], rows[-1]))
     assert float(last["val/match_loss"]) < before / 2
-    assert float(last["val/cls_loss"]) < float(first["val/cls_loss"]) / 1.5
+    assert float(last["val/cls_loss"]) < float(first["val/cls_loss"]) / 2
     assert files_below(data.parent) == labels
     (told,) = [r.getMessage() for r in caplog.records if r.getMessage().startswith("agrees with")]
     assert f"before {facts['before']:.2f}; mAP50-95 on the labels of these pictures 0." in told

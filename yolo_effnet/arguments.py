@@ -28,6 +28,8 @@ def _is_text(value) -> bool:
 
 
 FEW_UPDATES = 1000  # of the weights: a small training
+# That small devices compute in int8, as model YAMLs have them.
+ACTIVATIONS = {"relu6": "torch.nn.ReLU6()", "relu": "torch.nn.ReLU()"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ _DECLARED = (
              lambda v: isinstance(v, bool) or _is_text(v), "the name or the path of a trained .pt file, or True",
              is_key=False, is_of_recipe=False),
     Argument("activation", "the activation that neck and head get in place of the donor's, with graft= and match=",
-             lambda v: v in ("relu6", "relu"), "relu6 or relu", is_key=False, is_of_recipe=False),
+             lambda v: v in ACTIVATIONS, " or ".join(ACTIVATIONS), is_key=False, is_of_recipe=False),
     Argument("lr_ratio", "the learning rate relative to Ultralytics' own; auto keeps what a graft knows",
              lambda v: v == "auto" or (is_number(v) and v > 0), "a number above 0, or auto", 1.0,
              {Start.GRAFTED: "auto"}),

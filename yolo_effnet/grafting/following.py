@@ -170,12 +170,11 @@ def prepare(trainer) -> None:
         args.match = str(Path(args.match).resolve())  # for a training that is resumed elsewhere
     _check(trainer, teacher)
     trainer.teacher, trainer.followed = teacher, str(args.data)
-    trainer.warm_up = 0 if "warmup_epochs" in said else _WARM_UP
-    if trainer.resume and footage.is_described(args.data):
-        return
     if not footage.is_described(args.data):
         folder = Path(trainer.save_dir) / "match"
         trainer.followed = str(footage.describe(args.data, getattr(args, "split", None) or "val", teacher, folder))
+    elif trainer.resume:
+        return
     if not (value_of(args, "graft") or str(args.model).endswith(".pt") or isinstance(args.pretrained, (str, Path))):
         return  # nothing that a higher rate could lead away from
     ours = {**DEFAULTS, "nbs": args.batch if args.batch >= 1 else 16}  # until Ultralytics has found one
@@ -214,6 +213,7 @@ class _Following:
         self.confidence, self.agreement, self.best, self.real = 0.0, None, None, None
         self.second = None  # validator, on labels of the user's
         self.epoch, self.batch, self.between = None, 0, None
+        self.warm_up = 1 if "warmup_epochs" in getattr(trainer, "said", {}) else _WARM_UP
         self.build, self.finish = trainer.build_dataset, trainer.final_eval
         trainer.build_dataset, trainer.final_eval = self.build_dataset, self.final_eval
         trainer.plot_training_labels = lambda: None
@@ -270,15 +270,16 @@ class _Following:
         has_more = trainer.args.task != "detect"
         self.teacher.to(trainer.device)
         names = _NAMES[: 3 + has_more]
-        by_inputs = self.record().get("by") == "inputs"
-        if not trainer.resume:
-            by_inputs = _has_head_of(self.models()[0], self.teacher)
+        model, record = self.models()[0], self.record()
+        if trainer.resume:
+            by_inputs, morphs = record.get("by") == "inputs", record.get("morphs")
+        else:
+            by_inputs, morphs = _has_head_of(model, self.teacher), is_new(model)
         self.criterion = Criterion(self.teacher, len(names), not trainer.loss_names, by_inputs)
         if trainer.loss_names:  # of releases that know them before the first batch
             trainer.loss_names = names
-        morphs = self.record().get("morphs") if trainer.resume else is_new(self.models()[0])
         if morphs:  # but not the average, which is validated and saved
-            self.between = set_out(self.models()[0], self.teacher)
+            self.between = set_out(model, self.teacher)
         if trainer.resume:
             return
         by = "inputs" if by_inputs else "outputs"
@@ -311,7 +312,7 @@ class _Following:
             self.between.go((self.epoch + self.batch / batches) / trainer.epochs)
         ramp = 1.0
         if not trainer.args.warmup_epochs:  # else Ultralytics sets the rates of the first batches after this
-            ramp = min(1.0, (self.epoch * batches + self.batch + 1) / max(trainer.warm_up, 1))
+            ramp = min(1.0, (self.epoch * batches + self.batch + 1) / self.warm_up)
         for group in trainer.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * trainer.lf(self.epoch + self.batch / batches) * ramp
         if value_of(trainer.args, "freeze_bn") is True:

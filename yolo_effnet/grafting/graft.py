@@ -10,15 +10,16 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.checks import check_imgsz
 from ultralytics.utils.torch_utils import get_flops, get_num_params
 
+from yolo_effnet.arguments import ACTIVATIONS
 from yolo_effnet.checkpoints import check_output, save_checkpoint
 from yolo_effnet.checks import why
 from yolo_effnet.grafting.anatomy import anatomy
 from yolo_effnet.grafting.confidence import confidence
 from yolo_effnet.grafting.donor import Donor, load_donor
-from yolo_effnet.grafting.morphing import activation_of, set_activation
+from yolo_effnet.grafting.morphing import activation_of
 from yolo_effnet.grafting.new_backbone import Backbone, give_weights, load_backbone
 from yolo_effnet.grafting.pictures import Pictures, find
-from yolo_effnet.grafting.plan import ACTIVATIONS, grafted_yaml
+from yolo_effnet.grafting.plan import grafted_yaml
 from yolo_effnet.grafting.seams import Seam, find_seams
 from yolo_effnet.grafting.short_training import match as follow_donor
 from yolo_effnet.grafting.solve import solve
@@ -26,6 +27,7 @@ from yolo_effnet.grafting.taps import NARROW, WIDE
 from yolo_effnet.host.heads import keep_class_branches
 from yolo_effnet.nn.backbone import backbone_rows
 from yolo_effnet.nn.origin import DONOR, note
+from yolo_effnet.nn.settings import set_activation
 
 
 def _build(donor: Donor, backbone: Backbone, taps: str, activation: str | None) -> tuple[nn.Module, list[list[Seam]]]:
@@ -139,10 +141,10 @@ def solved(
     LOGGER.info(f"{giver.name} has a confidence of {record['confidence']} in what these pictures show")
     if activation:
         record["activation"], own = activation, activation_of(model)
-        set_activation(model, activation_of(giver.model))  # for which the weights are
+        set_activation(model, activation_of(giver.model), backbone=False)  # for which the weights are
     record["fit"] = solve(giver, model, seams, pictures, device)
     if activation:
-        set_activation(model, own)
+        set_activation(model, own, backbone=False)
     model.yaml["graft"] = record
     if backbone_rows(model):
         note(model, rest=DONOR)

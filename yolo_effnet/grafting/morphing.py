@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from ultralytics.nn.modules import Conv
 
-from yolo_effnet.nn.layers import ConvNormAct
+from yolo_effnet.nn.settings import set_activation
 
 _SHARE = 0.6  # of a training, after which they have arrived
 
@@ -32,13 +32,6 @@ def activation_of(model: nn.Module) -> nn.Module:
     return next(act for act in acts if not isinstance(act, nn.Identity))
 
 
-def set_activation(model: nn.Module, activation: nn.Module) -> None:
-    """Give neck and head of a model an activation in place of theirs; the backbone of ours keeps its own."""
-    for m in model.modules():
-        if isinstance(m, Conv) and not isinstance(m, ConvNormAct) and not isinstance(m.act, nn.Identity):
-            m.act = activation
-
-
 def is_new(model: nn.Module) -> bool:
     """Return whether neck and head of a graft have got an activation that their weights do not know yet."""
     record = model.yaml.get("graft") or {}
@@ -48,5 +41,5 @@ def is_new(model: nn.Module) -> bool:
 def set_out(model: nn.Module, teacher: nn.Module) -> Between:
     """Give neck and head of a model an activation between their teacher's and their own."""
     between = Between(activation_of(teacher), activation_of(model))
-    set_activation(model, between)
+    set_activation(model, between, backbone=False)
     return between

@@ -11,7 +11,6 @@ from yolo_effnet.grafting.taps import tapped_rows
 from yolo_effnet.host.written_out import explicit_rows
 
 _SILU = "torch.nn.SiLU()"
-ACTIVATIONS = {"relu6": "torch.nn.ReLU6()", "relu": "torch.nn.ReLU()"}  # that small devices compute in int8
 _OF_BACKBONE = ("drop_path", "padding", *arguments.OLD_WEIGHTS_KEYS, *(a.name for a in arguments.KEYS))
 _OF_DONOR = ("activation", "reg_max", "end2end", "kpt_shape")
 
@@ -73,7 +72,7 @@ def grafted_yaml(donor: Donor, backbone: Backbone, taps: str, activation: str | 
     d |= {key: donor.model.yaml[key] for key in _OF_DONOR if donor.model.yaml.get(key) is not None}
     d |= {key: config[key] for key in _OF_BACKBONE if key in config}
     if activation:
-        d["activation"] = ACTIVATIONS[activation]
+        d["activation"] = arguments.ACTIVATIONS[activation]
     act = config.get("backbone_activation") or config.get("activation")
     if (act or _SILU) != (d.get("activation") or _SILU):
         d["backbone_activation"] = act or _SILU

@@ -28,7 +28,7 @@ def keep_class_branches(head: nn.Module, theirs: nn.Module) -> None:
             continue
         act = next(m.act for m in ours.modules() if isinstance(m, Conv))
         branches = copy.deepcopy(branches)
-        set_activation(branches, act, Conv)
+        set_activation(branches, act, backbone=False)
         setattr(head, name, branches)
 
 

@@ -1,6 +1,7 @@
 """What is set for a whole model once it is built: momentum of BatchNorm, activation, padding, stochastic depth."""
 
 from torch import nn
+from ultralytics.nn.modules import Conv
 
 from yolo_effnet.checks import check_values
 from yolo_effnet.nn.backbone import PixelNormalization
@@ -29,10 +30,10 @@ def draw_again(model: nn.Module) -> None:
             shrink(m)
 
 
-def set_activation(model: nn.Module, activation: nn.Module, kind: type = ConvNormAct) -> None:
-    """Give the convolutions of a kind in `model`, by default its backbone's, an activation where they have one."""
+def set_activation(model: nn.Module, activation: nn.Module, *, backbone: bool = True) -> None:
+    """Give the convolutions of the backbone in `model`, or of neck and head, an activation where they have one."""
     for m in model.modules():
-        if isinstance(m, kind) and not isinstance(m.act, nn.Identity):
+        if isinstance(m, Conv) and isinstance(m, ConvNormAct) is backbone and not isinstance(m.act, nn.Identity):
             m.act = activation
 
 

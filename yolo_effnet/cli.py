@@ -175,6 +175,10 @@ def main(argv: list[str] | None = None) -> int:
         help="what the neck takes of each stage: its output, or also the map inside its last block (default: narrow)",
     )  # fmt: skip
     command.add_argument(
+        "--max-gflops", type=float, metavar="N",
+        help="leave out residual blocks of the backbone until the result has no more at 640 pixels (default: all stay)",
+    )  # fmt: skip
+    command.add_argument(
         "--match", type=int, default=0, metavar="STEPS",
         help="gradient steps that bring the inputs of the head to the donor's (default: 0; 300 are worth it)",
     )  # fmt: skip

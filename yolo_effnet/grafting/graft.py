@@ -1,6 +1,7 @@
 """A trained detector with another backbone."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from ultralytics.utils.torch_utils import get_flops, get_num_params
 
 from yolo_effnet.arguments import ACTIVATIONS
 from yolo_effnet.checkpoints import check_output, save_checkpoint
-from yolo_effnet.checks import why
+from yolo_effnet.checks import check_value, is_number, why
 from yolo_effnet.grafting.anatomy import anatomy
 from yolo_effnet.grafting.confidence import confidence
 from yolo_effnet.grafting.donor import Donor, load_donor
@@ -22,6 +23,7 @@ from yolo_effnet.grafting.pictures import Pictures, find
 from yolo_effnet.grafting.plan import grafted_yaml
 from yolo_effnet.grafting.seams import Seam, find_seams
 from yolo_effnet.grafting.short_training import match as follow_donor
+from yolo_effnet.grafting.slimming import slimmed
 from yolo_effnet.grafting.solve import solve
 from yolo_effnet.grafting.taps import NARROW, WIDE
 from yolo_effnet.host.heads import keep_class_branches
@@ -111,6 +113,7 @@ def solved(
     allow_random: bool,
     seed: int,
     device: torch.device,
+    max_gflops: float | None = None,
 ) -> tuple[nn.Module, Donor, str, Pictures]:
     """Return a grafted model in eval mode, its donor, both on the device, the backbone's name, and the pictures.
 
@@ -126,12 +129,23 @@ def solved(
         taker = load_backbone(backbone, giver)
         model, seams = _build(giver, taker, taps, activation)
     files = find(images, number)
+    pictures = Pictures(files, imgsz, giver.model.yaml.get("channels", 3))
+    if max_gflops is not None:
+        given = give_weights(taker.model, taker, backbone_weights, allow_random)
+
+        def cost(backbone: Backbone) -> float:
+            return get_flops(_build(giver, backbone, taps, activation)[0], 640)
+
+        taker = replace(slimmed(taker, cost, max_gflops, pictures, device), trained=True)
+        model, seams = _build(giver, taker, taps, activation)
+        give_weights(model, taker, None, allow_random)
     _tell_cost(giver, model)
-    LOGGER.info(f"Backbone of {taker.name}: {give_weights(model, taker, backbone_weights, allow_random)}")
+    if max_gflops is None:
+        given = give_weights(model, taker, backbone_weights, allow_random)
+    LOGGER.info(f"Backbone of {taker.name}: {given}")
     LOGGER.info(
         f"Neck and head of {giver.name}, whose licence holds for the result too: AGPL-3.0 for weights of Ultralytics"
     )
-    pictures = Pictures(files, imgsz, giver.model.yaml.get("channels", 3))
     giver.model.to(device)
     model.to(device).eval()
     record = {
@@ -160,6 +174,7 @@ def graft(
     number: int = 256,
     imgsz: int = 640,
     taps: str = NARROW,
+    max_gflops: float | None = None,
     match: int = 0,
     activation: str | None = None,
     backbone_weights: str | Path | None = None,
@@ -187,6 +202,8 @@ def graft(
         imgsz (int): Side in pixels to which they are letterboxed; rounded up to a multiple of the donor's stride.
         taps (str): What the neck takes: `narrow`, the outputs of the backbone's stages, or `wide`, also what their last
             blocks project, six times as wide, of stages of ours.
+        max_gflops (float | None): GFLOPs at 640 pixels that the result may have. Where it has more, the last stage of
+            the backbone is left out, if it does not stride, and then residual blocks.
         match (int): Gradient steps of 8 pictures that follow, which bring the inputs of the head to the donor's; every
             tenth picture is kept to tell how far both agree.
         activation (str | None): Activation that neck and head get in place of the donor's, `relu6` or `relu`, for
@@ -214,12 +231,14 @@ def graft(
         raise ValueError(f"activation={activation} changes what neck and head compute, and needs match, such as 300")
     if isinstance(imgsz, bool) or not isinstance(imgsz, int) or imgsz < 1:
         raise ValueError(f"imgsz must be a number of pixels >= 1, got {imgsz!r}")
+    if max_gflops is not None:
+        check_value("max_gflops", max_gflops, lambda n: is_number(n) and n > 0, "a number above 0")
     device = _usable(device)
     if output is not None:
         check_output(output, donor, backbone)
     model, giver, name, pictures = solved(
         donor, backbone, images, number=number, imgsz=imgsz, taps=taps, activation=activation,
-        backbone_weights=backbone_weights, allow_random=allow_random, seed=seed, device=device,
+        backbone_weights=backbone_weights, allow_random=allow_random, seed=seed, device=device, max_gflops=max_gflops,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         if match:

@@ -15,7 +15,7 @@ from yolo_effnet.grafting.seams import Seam, run
 
 # Ridge relative to the mean square of an input, of which the one that fits unseen pictures best is taken.
 _RIDGES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-9, 1e-12)
-_RIDGE = 1e-3  # where there are too few pictures to tell
+RIDGE = 1e-3  # where there are too few pictures to tell
 _ROUNDING = 1e-12  # variance relative to the mean square that float32 gives to what is constant, and more
 _LEAST = 1e-9  # mean square of an input below which it is no signal: weights for less would leave float16
 
@@ -60,9 +60,12 @@ class Sums:
 
     def fit(self, weights: torch.Tensor) -> float:
         """Return R2 of weights `(n, m)`: the share of the targets' variance that they explain, 0 where none is."""
-        residual = self.yy - 2 * (weights * self.xy).sum(0) + (weights * (self.xx @ weights)).sum(0)
         variance = (self.yy - self.xy[-1] ** 2 / self.xx[-1, -1]).sum()
-        return float(1 - residual.sum() / variance) if variance > _ROUNDING * self.yy.sum() else 0.0
+        return float(1 - self.residual(weights) / variance) if variance > _ROUNDING * self.yy.sum() else 0.0
+
+    def residual(self, weights: torch.Tensor) -> float:
+        """Return the sum of squares that weights `(n, m)` leave."""
+        return float((self.yy - 2 * (weights * self.xy).sum(0) + (weights * (self.xx @ weights)).sum(0)).sum())
 
     def moments(self, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mean and variance of what weights `(n, m)` give without their constant, `(m,)` each."""
@@ -72,7 +75,20 @@ class Sums:
         return mean, (square - mean**2).clamp_min(0)
 
 
-def _columns(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+def fitted(halves: list[Sums], prior: torch.Tensor) -> tuple[torch.Tensor, Sums, float, float]:
+    """Return weights `(n, m)`, the sums that they fit, their R2 and the ridge.
+
+    With sums of two halves the ridge is that which fits each half best from the other, and R2 is of these fits.
+    """
+    if len(halves) == 1:
+        weights = halves[0].solution(RIDGE, prior)
+        return weights, halves[0], halves[0].fit(weights), RIDGE
+    first, second = halves
+    fit, ridge = max((second.fit(first.solution(r, prior)) + first.fit(second.solution(r, prior)), r) for r in _RIDGES)
+    return (first + second).solution(ridge, prior), first + second, fit / 2, ridge
+
+
+def columns(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     """Return what a convolution sees of `(B, C, H, W)` at each place: `(places, C * kernel area)`."""
     if conv.kernel_size != (1, 1) or conv.stride != (1, 1):
         x = F.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride)
@@ -93,7 +109,7 @@ def _collect(donor: Donor, model: nn.Module, seams: list[Seam], pictures: Pictur
             run(donor.model, x, donor_row.i)
             for k, (name, conv) in enumerate(ours.items()):
                 y = _added(donor_row, there[None][0]) if name == "project" else there[name][1]
-                sums = Sums.of(_columns(conv, here[name][0]), y.flatten(2).transpose(1, 2).reshape(-1, y.shape[1]))
+                sums = Sums.of(columns(conv, here[name][0]), y.flatten(2).transpose(1, 2).reshape(-1, y.shape[1]))
                 half = halves[i % 2]
                 half[k : k + 1] = [half[k] + sums] if k < len(half) else [sums]
     return [list(both) for both in zip(*filter(None, halves), strict=True)]
@@ -120,7 +136,7 @@ def _prior(seam: Seam, conv: nn.Conv2d, twin: nn.Conv2d | None) -> torch.Tensor:
     return torch.cat([weight, torch.zeros_like(weight[:1])])
 
 
-def _install(layer: Conv, norm: nn.BatchNorm2d | None, weights: torch.Tensor, sums: Sums) -> None:
+def install(layer: Conv, norm: nn.BatchNorm2d | None, weights: torch.Tensor, sums: Sums) -> None:
     """Put weights `(n, m)` into a `Conv`, with the statistics of BatchNorm that they have, so that training finds them.
 
     The constant is the last of the weights, the sums are of all pictures, and `norm` follows the donor's convolution.
@@ -158,16 +174,8 @@ def solve(donor: Donor, model: nn.Module, seams: list[list[Seam]], pictures: Pic
             layer = _convolution(model, seam)
             twin = None if seam.name == "project" else donor.model.model[seam.donor_row].get_submodule(seam.name)
             prior = _prior(seam, layer.conv, twin and twin.conv)
-            total, ridge = halves[0], _RIDGE
-            if len(halves) == 2:
-                first, second = halves
-                fit, ridge = max(
-                    (second.fit(first.solution(r, prior)) + first.fit(second.solution(r, prior)), r) for r in _RIDGES
-                )
-                total, fit = first + second, fit / 2
-            weights = total.solution(ridge, prior)
-            fit = fit if len(halves) == 2 else total.fit(weights)
-            _install(layer, twin and twin.bn, weights, total)
+            weights, total, fit, ridge = fitted(halves, prior)
+            install(layer, twin and twin.bn, weights, total)
             name = f"{seam.row}.{seam.name}".rstrip(".")
             fits[name] = round(fit, 4)
             LOGGER.info(f"{name}: R2 {fit:.3f} at ridge {ridge:g}")

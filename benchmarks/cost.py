@@ -62,8 +62,8 @@ def plot(rows: list[compare.Row], file: Path) -> None:
     axes.set(ylabel="time relative to YOLOv8's own")
     axes.set_xticks(range(len(letters)), [f"neck and head\nof {letter}" for letter in letters])
     axes.set_title(f"{shown}, {rows[0].imgsz} pixels, threads: {rows[0].threads}")
-    axes.margins(y=0.12)
-    axes.legend()
+    axes.margins(y=0.25)
+    axes.legend(loc="upper right", ncols=2)
     figure.savefig(file, dpi=120)
 
 

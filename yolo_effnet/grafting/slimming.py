@@ -110,7 +110,7 @@ def _chosen(losses: dict[tuple[int, int], float], costs: dict[int, float], savin
     `costs` are the GFLOPs of one block by row.
     """
     kept = {row: max(number for r, number in losses if r == row) for row in costs}
-    while saving > 0:
+    while saving > 1e-6:  # not what rounding leaves of a limit that is just met
         saved = {(row, n): (kept[row] - n) * costs[row] for row, n in losses if n < kept[row]}
         lost = {cut: losses[cut] - losses[cut[0], kept[cut[0]]] for cut in saved}
         enough = [cut for cut in saved if saved[cut] >= saving]

@@ -1,5 +1,6 @@
 """Donors of grafts, with random weights."""
 
+import copy
 from pathlib import Path
 
 import torch
@@ -35,6 +36,13 @@ def output(model, x: torch.Tensor) -> torch.Tensor:
     while isinstance(y, (list, tuple)):
         y = y[0]
     return y
+
+
+def rebuilt(model: torch.nn.Module) -> torch.nn.Module:
+    """Return a model that the YAML of another builds alone, with the weights of that one."""
+    again = type(model)(copy.deepcopy(model.yaml), verbose=False)
+    again.load_state_dict(model.state_dict())
+    return again
 
 
 def seen(model, x: torch.Tensor) -> Seen:

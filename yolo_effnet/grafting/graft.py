@@ -129,9 +129,13 @@ def solved(
         taker = load_backbone(backbone, giver)
         model, seams = _build(giver, taker, taps, activation)
     files = find(images, number)
-    pictures = Pictures(files, imgsz, giver.model.yaml.get("channels", 3))
-    if max_gflops is not None:
+    if max_gflops is None:
+        _tell_cost(giver, model)
+        given = give_weights(model, taker, backbone_weights, allow_random)
+        pictures = Pictures(files, imgsz, giver.model.yaml.get("channels", 3))
+    else:
         given = give_weights(taker.model, taker, backbone_weights, allow_random)
+        pictures = Pictures(files, imgsz, giver.model.yaml.get("channels", 3))
 
         def cost(backbone: Backbone) -> float:
             return get_flops(_build(giver, backbone, taps, activation)[0], 640)
@@ -139,9 +143,7 @@ def solved(
         taker = replace(slimmed(taker, cost, max_gflops, pictures, device), trained=True)
         model, seams = _build(giver, taker, taps, activation)
         give_weights(model, taker, None, allow_random)
-    _tell_cost(giver, model)
-    if max_gflops is None:
-        given = give_weights(model, taker, backbone_weights, allow_random)
+        _tell_cost(giver, model)
     LOGGER.info(f"Backbone of {taker.name}: {given}")
     LOGGER.info(
         f"Neck and head of {giver.name}, whose licence holds for the result too: AGPL-3.0 for weights of Ultralytics"

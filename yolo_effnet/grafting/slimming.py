@@ -1,12 +1,12 @@
 """A backbone without some of its residual blocks, where the last projection that stays gives what its stage gave."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import nn
-from ultralytics.utils import LOGGER, TQDM
+from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import fuse_conv_and_bn
 
 from yolo_effnet.arguments import WEIGHTS_KEYS
@@ -14,7 +14,7 @@ from yolo_effnet.grafting.anatomy import watched
 from yolo_effnet.grafting.new_backbone import Backbone
 from yolo_effnet.grafting.pictures import Pictures
 from yolo_effnet.grafting.seams import run
-from yolo_effnet.grafting.solve import RIDGE, Sums, columns, fitted, install
+from yolo_effnet.grafting.solve import RIDGE, Sums, batches, columns, fitted, install, places
 from yolo_effnet.host.written_out import explicit_rows
 from yolo_effnet.nn.stages import EfficientNetStage
 
@@ -54,16 +54,6 @@ def _shortened(backbone: Backbone, kept: dict[int, int]) -> Backbone:
     return replace(backbone, model=model)
 
 
-def _batches(pictures: Pictures, device: torch.device, what: str) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yield the pictures in batches, with a progress bar, and the half to which each batch belongs."""
-    for i, x in enumerate(TQDM(pictures.batches(4), total=-(-len(pictures) // 4), desc=what)):
-        yield i % 2, x.to(device)
-
-
-def _places(x: torch.Tensor) -> torch.Tensor:
-    return x.permute(0, 2, 3, 1).flatten(0, 2)
-
-
 def _output(y) -> torch.Tensor:
     """Return the output of a stage or a block, which gives two maps where it is tapped."""
     return y[1] if isinstance(y, dict) else y
@@ -71,7 +61,7 @@ def _output(y) -> torch.Tensor:
 
 def _sums(block: nn.Module, taken: torch.Tensor, inner: torch.Tensor, y: torch.Tensor) -> Sums:
     """Return the sums over what the projection of a block took, and has to give so that the block gives `y`."""
-    return Sums.of(columns(block.project.conv, inner), _places(y if block.drop_path is None else y - taken))
+    return Sums.of(columns(block.project.conv, inner), places(y if block.drop_path is None else y - taken))
 
 
 def _weights(block: nn.Module) -> torch.Tensor:
@@ -88,11 +78,11 @@ def _losses(
     sums: dict[tuple[int, int], Sums] = {}
     variances = dict.fromkeys(stages, 0.0)
     with watched(blocks) as seen, watched({key: block.project for key, block in blocks.items()}) as projected:
-        for _, x in _batches(pictures, device, "residual blocks"):
+        for _, x in batches(pictures, device, "residual blocks"):
             run(backbone.model, x, max(stages))
             for row, stage in stages.items():
                 y = _output(seen[row, len(stage)][1])
-                variances[row] += float(_places(y).double().var(0).sum()) * y[:, 0].numel()
+                variances[row] += float(places(y).double().var(0).sum()) * y[:, 0].numel()
                 for kept in range(1, len(stage)):
                     found = _sums(stage[kept - 1], seen[row, kept][0], projected[row, kept][0], y)
                     sums[row, kept] = sums[row, kept] + found if (row, kept) in sums else found
@@ -125,7 +115,7 @@ def _refit(whole: Backbone, short: Backbone, row: int, pictures: Pictures, devic
     block = short.model.model[row][-1]
     halves: list[Sums] = []
     with watched({"block": block, "projection": block.project}) as seen:
-        for half, x in _batches(pictures, device, f"stage {row}"):
+        for half, x in batches(pictures, device, f"stage {row}"):
             run(short.model, x, row)
             y = _output(run(whole.model, x, row)[row])
             found = _sums(block, seen["block"][0], seen["projection"][0], y)

@@ -1,5 +1,6 @@
 """The seams in closed form: least squares from what the grafted network gives to what the donor's convolution gives."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -88,29 +89,37 @@ def fitted(halves: list[Sums], prior: torch.Tensor) -> tuple[torch.Tensor, Sums,
     return (first + second).solution(ridge, prior), first + second, fit / 2, ridge
 
 
+def places(x: torch.Tensor) -> torch.Tensor:
+    """Return `(B, C, ..)` as what it has at each place: `(places, C)`."""
+    return x.flatten(2).transpose(1, 2).reshape(-1, x.shape[1])
+
+
 def columns(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     """Return what a convolution sees of `(B, C, H, W)` at each place: `(places, C * kernel area)`."""
     if conv.kernel_size != (1, 1) or conv.stride != (1, 1):
         x = F.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride)
-    return x.flatten(2).transpose(1, 2).reshape(-1, x.shape[1])
+    return places(x)
+
+
+def batches(pictures: Pictures, device, what: str) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yield the pictures in batches, with a progress bar, and the half to which each batch belongs."""
+    for i, x in enumerate(TQDM(pictures.batches(4), total=-(-len(pictures) // 4), desc=what)):
+        yield i % 2, x.to(device)
 
 
 def _collect(donor: Donor, model: nn.Module, seams: list[Seam], pictures: Pictures, device) -> list[list[Sums]]:
     """Return the sums of each seam of a row, over both halves of the pictures where there are two."""
     row, donor_row, halves = seams[0].row, donor.model.model[seams[0].donor_row], [[], []]
-    number = -(-len(pictures) // 4)
-    progress = TQDM(pictures.batches(4), total=number, desc=f"row {row}")
     ours = {seam.name: _convolution(model, seam).conv for seam in seams}
     theirs = {name: donor_row.get_submodule(name).conv for name in ours if name != "project"}
     with watched(ours) as here, watched({**theirs, None: donor_row}) as there:
-        for i, x in enumerate(progress):
-            x = x.to(device)
+        for number, x in batches(pictures, device, f"row {row}"):
             run(model, x, row)
             run(donor.model, x, donor_row.i)
             for k, (name, conv) in enumerate(ours.items()):
                 y = _added(donor_row, there[None][0]) if name == "project" else there[name][1]
-                sums = Sums.of(columns(conv, here[name][0]), y.flatten(2).transpose(1, 2).reshape(-1, y.shape[1]))
-                half = halves[i % 2]
+                sums = Sums.of(columns(conv, here[name][0]), places(y))
+                half = halves[number]
                 half[k : k + 1] = [half[k] + sums] if k < len(half) else [sums]
     return [list(both) for both in zip(*filter(None, halves), strict=True)]
 

@@ -23,7 +23,7 @@ from ultralytics.utils.callbacks import get_default_callbacks
 
 import yolo_effnet
 from yolo_effnet import cli
-from yolo_effnet.nn.origin import TRAINED, note
+from yolo_effnet.nn.origin import TRAINED, note, origin
 
 TAG = "tf_efficientnet_b0.ns_jft_in1k"
 QUICK = {"imgsz": 64, "batch": 4, "workers": 0, "plots": False, "verbose": False, "device": "cpu"}
@@ -159,6 +159,15 @@ def test_loading_hangs_on_nothing_that_a_user_changes(how, imagenet, tiny_data, 
     wanted = trained.model.model[0].conv.weight.detach().float()
     for weight in first_weights(trained, data=tiny_data, project=tmp_path):  # whose backbone has learnt since
         torch.testing.assert_close(weight, wanted)
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="torch before 2.6 always compiles")
+def test_a_compiled_model_trains_and_is_noted_as_trained(tiny_data, tmp_path):
+    yolo = YOLO("yolov8-effb0.yaml")
+    with torch.compiler.set_stance("force_eager"):  # to compile takes minutes
+        yolo.train(data=tiny_data, epochs=1, pretrained=False, compile=True, project=tmp_path, **QUICK)
+    found = origin(YOLO(yolo.trainer.best).model)
+    assert (found.backbone, found.rest) == (TRAINED, TRAINED)
 
 
 def test_a_detector_with_another_backbone_is_told_to_be_grafted(tmp_path, caplog):

@@ -162,7 +162,8 @@ def _note_first_update(trainer, rest: str) -> None:
     def wrapper(*args, **kwargs):
         del trainer.optimizer_step
         step(*args, **kwargs)
-        for model in filter(None, (trainer.model, trainer.ema and trainer.ema.ema)):
+        models = [trainer.model, *([trainer.ema.ema] if trainer.ema else [])]  # a compiled one has no truth value
+        for model in models:
             note(unwrapped(model), TRAINED, rest)
 
     trainer.optimizer_step = wrapper

@@ -201,15 +201,15 @@ def test_its_settings_are_its_own_where_nothing_is_said(footage, grafted, tmp_pa
         raise KeyboardInterrupt
 
     giver, file = grafted
-    for said in ({}, {"optimizer": "SGD", "nbs": 8, "freeze_bn": False, "backbone_lr_ratio": 1}, {"lr0": 0.001}):
+    for said in ({}, {"optimizer": "SGD", "nbs": 8, "freeze_bn": False, "backbone_lr_ratio": 0.2}, {"lr0": 0.001}):
         model = YOLO(file)
         model.add_callback("on_train_batch_end", note)
         with pytest.raises(KeyboardInterrupt):
             model.train(data=str(footage), match=giver, project=tmp_path, **TRAINING, **said)
     assert seen == [
-        ("AdamW", 1e-4, 4, True, True), {0.2, 1.0},
-        ("SGD", 0.01, 8, True, False), {1.0},
-        ("AdamW", 0.001, 4, True, True), {0.2, 1.0},
+        ("AdamW", 7.1e-5, 4, True, True), {1.0},
+        ("SGD", 0.01, 8, True, False), {0.2, 1.0},
+        ("AdamW", 0.001, 4, True, True), {1.0},
     ]  # fmt: skip
 
 
@@ -219,6 +219,7 @@ def test_another_activation_comes_step_by_step(footage, grafted, tmp_path):
 
     def note(trainer):
         ways.append(round(trainer.model.model[-1].cv2[0][0].act.way, 3))
+        assert trainer.args.lr0 == 2.12e-4
         assert activations(trainer.model) == {"backbone": {"ReLU6", "Identity"}, "rest": {"Between"}}
         assert activations(trainer.ema.ema) == after
 

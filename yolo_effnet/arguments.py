@@ -79,7 +79,7 @@ _DECLARED = (
              lambda v: v == "auto" or (is_number(v) and v > 0), "a number above 0, or auto", 1.0,
              {Start.GRAFTED: "auto"}),
     Argument("backbone_lr_ratio", "the learning rate of the backbone relative to that of neck and head",
-             lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1", 1.0, {Start.MATCHED: 0.2}),
+             lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1", 1.0),
     Argument("freeze_epochs", "the epochs at the start in which the backbone does not learn",
              lambda v: is_number(v) and v >= 0 and (v < 1 or v == int(v)),
              "a number of epochs, or a share of them below 1", 0),

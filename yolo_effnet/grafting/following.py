@@ -12,16 +12,21 @@ from yolo_effnet.checkpoints import open_checkpoint
 from yolo_effnet.grafting import footage
 from yolo_effnet.grafting.distance import compare
 from yolo_effnet.grafting.donor import load_detector, mode_of
-from yolo_effnet.grafting.morphing import activation_of, is_new, set_out
+from yolo_effnet.grafting.morphing import is_new, set_out
 from yolo_effnet.host.heads import Seen, kind, watch
 from yolo_effnet.host.schedule import fix_statistics, world_size
 from yolo_effnet.host.training import unwrapped
 
 # In place of Ultralytics' defaults, where the model is a graft or trained: higher rates lead away from what it knows.
-DEFAULTS = {"optimizer": "AdamW", "lr0": 1e-4, "weight_decay": 1e-4, "cos_lr": True, "warmup_epochs": 0.0}
+DEFAULTS = {"optimizer": "AdamW", "weight_decay": 1e-4, "cos_lr": True, "warmup_epochs": 0.0}
+_RATE, _BATCH = (
+    1e-4,
+    8,
+)  # of so many pictures; it grows with the root of their number (https://arxiv.org/abs/2205.10287)
 _WARM_UP = 40  # steps
 _ANEW = 3  # times the rate, where neck and head have another activation than their weights know
 _NAMES = ("match_loss", "cls_loss", "box_loss", "more_loss")  # inputs of the head; what its branches give
+_OUTPUTS = 0.1  # of what the branches give relative to the inputs, which makes both about as large
 
 
 class Criterion:
@@ -30,12 +35,12 @@ class Criterion:
     It is in no checkpoint and in no copy of the model, and the model is hooked for one batch only.
     """
 
-    def __init__(self, teacher: nn.Module, number: int, as_dict: bool, by_inputs: bool):
+    def __init__(self, teacher: nn.Module, number: int, as_dict: bool, outputs: float):
         """Take the teacher, how many of the four distances have a name, and what the trainer takes them as.
 
-        With `by_inputs` only that of the inputs of the head is learnt from, and the others are told.
+        `outputs` is the weight of the distances of what the head gives, relative to that of its inputs.
         """
-        self.teacher, self.number, self.as_dict, self.by_inputs = teacher, number, as_dict, by_inputs
+        self.teacher, self.number, self.as_dict, self.outputs = teacher, number, as_dict, outputs
         self.wanted, self.seen, self.handles = Seen(), Seen(), []
         watch(teacher.model[-1], self.wanted)
 
@@ -70,9 +75,8 @@ class Criterion:
             self.teacher(batch["img"].float())
         distances = compare(self.seen, self.wanted, self.teacher.model[-1].reg_max)
         self.seen = Seen()
-        # Ultralytics' loss is a sum over all ranks; this is a mean.
-        learnt = distances[:1] if self.by_inputs else distances
-        return sum(learnt) / world_size(), self.items(distances)
+        loss = distances[0] + self.outputs * sum(distances[1:])
+        return loss / world_size(), self.items(distances)  # Ultralytics' loss is a sum over all ranks; this is a mean
 
 
 def _teacher_of(args) -> str:
@@ -129,16 +133,12 @@ def _few(names: dict) -> str:
     return ", ".join([*map(str, list(names.values())[:3]), *[".."][: len(names) > 3]])
 
 
-def _has_head_of(model: nn.Module, teacher: nn.Module) -> bool:
-    """Return whether the head of a model is its teacher's own, so that only its inputs are to be learnt."""
-    if type(activation_of(model)) is not type(activation_of(teacher)):
-        return False
-    ours, theirs = model.model[-1].state_dict(), teacher.model[-1].state_dict()
-    return ours.keys() == theirs.keys() and all(
-        a.shape == theirs[k].shape and torch.allclose(a.float(), theirs[k].float(), rtol=2e-3, atol=1e-3)
-        for k, a in ours.items()  # of which a checkpoint may have held half the digits
-        if a.is_floating_point()
-    )
+def _has_new_activation(args) -> bool:
+    """Return whether neck and head of the model of a training have an activation that their weights do not know yet."""
+    if value_of(args, "graft"):
+        return value_of(args, "activation") is not None
+    file = Path(str(args.model))
+    return file.suffix == ".pt" and file.is_file() and is_new(open_checkpoint(file, "model").model)
 
 
 def outcome(record: dict) -> str:
@@ -177,7 +177,9 @@ def prepare(trainer) -> None:
         return
     if not (value_of(args, "graft") or str(args.model).endswith(".pt") or isinstance(args.pretrained, (str, Path))):
         return  # nothing that a higher rate could lead away from
-    ours = {**DEFAULTS, "nbs": args.batch if args.batch >= 1 else 16}  # until Ultralytics has found one
+    batch = args.batch if args.batch >= 1 else 16  # until Ultralytics has found one
+    rate = _RATE * math.sqrt(batch / _BATCH) * (_ANEW if _has_new_activation(args) else 1)
+    ours = {**DEFAULTS, "lr0": round(rate, 6), "nbs": batch}
     if "optimizer" in said:  # whose rates are others
         ours = {name: value for name, value in ours.items() if name not in ("lr0", "weight_decay")}
     for name in ours.keys() - said.keys():
@@ -198,8 +200,6 @@ def follow(trainer) -> None:
             f"match={trainer.args.match} has {name}={theirs[name]} in its head, and the model {ours[name]}: "
             "they must be alike"
         )
-    if is_new(model) and not {"lr0", "optimizer"} & getattr(trainer, "said", {}).keys():
-        trainer.args.lr0 = _ANEW * DEFAULTS["lr0"]
     trainer.args.data = trainer.followed  # from here on, also for the validation of best.pt and for resuming
     _Following(trainer, teacher)
 
@@ -271,21 +271,17 @@ class _Following:
         self.teacher.to(trainer.device)
         names = _NAMES[: 3 + has_more]
         model, record = self.models()[0], self.record()
-        if trainer.resume:
-            by_inputs, morphs = record.get("by") == "inputs", record.get("morphs")
-        else:
-            by_inputs, morphs = _has_head_of(model, self.teacher), is_new(model)
-        self.criterion = Criterion(self.teacher, len(names), not trainer.loss_names, by_inputs)
+        morphs = record.get("morphs") if trainer.resume else is_new(model)
+        self.criterion = Criterion(self.teacher, len(names), not trainer.loss_names, 1 if morphs else _OUTPUTS)
         if trainer.loss_names:  # of releases that know them before the first batch
             trainer.loss_names = names
         if morphs:  # but not the average, which is validated and saved
             self.between = set_out(model, self.teacher)
         if trainer.resume:
             return
-        by = "inputs" if by_inputs else "outputs"
-        LOGGER.info(f"follows {self.name} by the {by} of its head{' too' * (not by_inputs)}")
+        LOGGER.info(f"follows the inputs and outputs of the head of {self.name}")
         pictures = len(set(trainer.train_loader.dataset.im_files))
-        self.note(teacher=self.name, by=by, pictures=pictures, steps=0, error=[], morphs=morphs)
+        self.note(teacher=self.name, pictures=pictures, steps=0, error=[], morphs=morphs)
         if RANK not in (-1, 0) and not hasattr(trainer.validator, "gather_stats"):
             return  # older releases validate on one rank
         zeros = [torch.zeros((), device=trainer.device)] * len(_NAMES)

@@ -180,7 +180,7 @@ def main(argv: list[str] | None = None) -> int:
     )  # fmt: skip
     command.add_argument(
         "--match", type=int, default=0, metavar="STEPS",
-        help="gradient steps that bring the inputs of the head to the donor's (default: 0; 300 are worth it)",
+        help="gradient steps that bring what the head takes and gives to the donor's (default: 0; 300 are worth it)",
     )  # fmt: skip
     command.add_argument("--activation", metavar="NAME", help="of neck and head, relu6 or relu (default: the donor's)")
     command.add_argument("--backbone-weights", metavar="TAG_OR_FILE", help="timm tag or file (default: of its YAML)")

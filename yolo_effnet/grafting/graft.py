@@ -206,8 +206,8 @@ def graft(
             blocks project, six times as wide, of stages of ours.
         max_gflops (float | None): GFLOPs at 640 pixels that the result may have. Where it has more, the last stage of
             the backbone is left out, if it does not stride, and then residual blocks.
-        match (int): Gradient steps of 8 pictures that follow, which bring the inputs of the head to the donor's; every
-            tenth picture is kept to tell how far both agree.
+        match (int): Gradient steps of 8 pictures that follow, which bring what the head takes and gives to the donor's;
+            every tenth picture is kept to tell how far both agree.
         activation (str | None): Activation that neck and head get in place of the donor's, `relu6` or `relu`, for
             devices that compute it faster; needs `match`, which then leads both from one to the other.
         backbone_weights (str | Path | None): Full timm tag, or file, of the backbone's weights; by default what its

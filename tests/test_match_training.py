@@ -198,6 +198,9 @@ def test_its_settings_are_its_own_where_nothing_is_said(footage, grafted, tmp_pa
         fixed = not any(m.training for m in trainer.model.modules() if isinstance(m, torch.nn.BatchNorm2d))
         seen.append((trainer.args.optimizer, trainer.args.lr0, trainer.args.nbs, trainer.args.cos_lr, fixed))
         seen.append({round(group["initial_lr"] / trainer.args.lr0, 3) for group in trainer.optimizer.param_groups})
+        items = trainer.loss_items
+        inputs, *outputs = items.values() if isinstance(items, dict) else items
+        assert trainer.loss.item() == pytest.approx((inputs + 0.1 * sum(outputs)).item())
         raise KeyboardInterrupt
 
     giver, file = grafted

@@ -35,12 +35,9 @@ class Criterion:
     It is in no checkpoint and in no copy of the model, and the model is hooked for one batch only.
     """
 
-    def __init__(self, teacher: nn.Module, number: int, as_dict: bool, outputs: float):
-        """Take the teacher, how many of the four distances have a name, and what the trainer takes them as.
-
-        `outputs` is the weight of the distances of what the head gives, relative to that of its inputs.
-        """
-        self.teacher, self.number, self.as_dict, self.outputs = teacher, number, as_dict, outputs
+    def __init__(self, teacher: nn.Module, number: int, as_dict: bool):
+        """Take the teacher, how many of the four distances have a name, and what the trainer takes them as."""
+        self.teacher, self.number, self.as_dict = teacher, number, as_dict
         self.wanted, self.seen, self.handles = Seen(), Seen(), []
         watch(teacher.model[-1], self.wanted)
 
@@ -75,7 +72,7 @@ class Criterion:
             self.teacher(batch["img"].float())
         distances = compare(self.seen, self.wanted, self.teacher.model[-1].reg_max)
         self.seen = Seen()
-        loss = distances[0] + self.outputs * sum(distances[1:])
+        loss = distances[0] + _OUTPUTS * sum(distances[1:])
         return loss / world_size(), self.items(distances)  # Ultralytics' loss is a sum over all ranks; this is a mean
 
 
@@ -272,7 +269,7 @@ class _Following:
         names = _NAMES[: 3 + has_more]
         model, record = self.models()[0], self.record()
         morphs = record.get("morphs") if trainer.resume else is_new(model)
-        self.criterion = Criterion(self.teacher, len(names), not trainer.loss_names, 1 if morphs else _OUTPUTS)
+        self.criterion = Criterion(self.teacher, len(names), not trainer.loss_names)
         if trainer.loss_names:  # of releases that know them before the first batch
             trainer.loss_names = names
         if morphs:  # but not the average, which is validated and saved

@@ -19,10 +19,7 @@ from yolo_effnet.host.training import unwrapped
 
 # In place of Ultralytics' defaults, where the model is a graft or trained: higher rates lead away from what it knows.
 DEFAULTS = {"optimizer": "AdamW", "weight_decay": 1e-4, "cos_lr": True, "warmup_epochs": 0.0}
-_RATE, _BATCH = (
-    1e-4,
-    8,
-)  # of so many pictures; it grows with the root of their number (https://arxiv.org/abs/2205.10287)
+_RATE, _BATCH = 1e-4, 8  # pictures; it grows with the root of their number, as https://arxiv.org/abs/2205.10287 has it
 _WARM_UP = 40  # steps
 _ANEW = 3  # times the rate, where neck and head have another activation than their weights know
 _NAMES = ("match_loss", "cls_loss", "box_loss", "more_loss")  # inputs of the head; what its branches give
@@ -70,9 +67,10 @@ class Criterion:
         self.take_off()
         with torch.no_grad():
             self.teacher(batch["img"].float())
-        distances = compare(self.seen, self.wanted, self.teacher.model[-1].reg_max)
+        inputs, *outputs = distances = compare(self.seen, self.wanted, self.teacher.model[-1].reg_max)
+        alike = self.seen.inputs[0].shape == self.wanted.inputs[0].shape  # else what the head gives is all there is
         self.seen = Seen()
-        loss = distances[0] + _OUTPUTS * sum(distances[1:])
+        loss = inputs + (_OUTPUTS if alike else 1) * sum(outputs)
         return loss / world_size(), self.items(distances)  # Ultralytics' loss is a sum over all ranks; this is a mean
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from ultralytics import YOLO
 from ultralytics.utils import LOCAL_RANK, LOGGER, RANK, SETTINGS
 
 from yolo_effnet.arguments import ARGUMENTS, value_of
@@ -15,7 +16,7 @@ from yolo_effnet.grafting.donor import load_detector, mode_of
 from yolo_effnet.grafting.morphing import is_new, set_out
 from yolo_effnet.host.heads import Seen, kind, watch
 from yolo_effnet.host.schedule import fix_statistics, world_size
-from yolo_effnet.host.training import unwrapped
+from yolo_effnet.host.training import models_of, unwrapped
 
 # In place of Ultralytics' defaults, where the model is a graft or trained: higher rates lead away from what it knows.
 DEFAULTS = {"optimizer": "AdamW", "weight_decay": 1e-4, "cos_lr": True, "warmup_epochs": 0.0}
@@ -74,7 +75,15 @@ class Criterion:
         return loss / world_size(), self.items(distances)  # Ultralytics' loss is a sum over all ranks; this is a mean
 
 
-def _teacher_of(args) -> str:
+def _follower(args) -> YOLO | None:
+    """Return the trained model that follows; None for one of a YAML, or that gets the neck and head of a donor."""
+    file = Path(str(args.model))
+    if value_of(args, "graft") or file.suffix != ".pt" or not file.is_file():
+        return None
+    return open_checkpoint(file, "model")
+
+
+def _teacher_of(args, follower: YOLO | None) -> str:
     """Return the file or name of the teacher that `match=` stands for.
 
     Raises:
@@ -85,9 +94,9 @@ def _teacher_of(args) -> str:
     if graft := value_of(args, "graft"):
         return graft
     file = Path(str(args.model))
-    if not file.is_file() or file.suffix != ".pt":
+    if follower is None:
         raise ValueError(f"match=True needs graft=, or the file of a graft as model=, not {file}; or name a detector")
-    record = open_checkpoint(file, "model").model.yaml.get("graft") or {}
+    record = follower.model.yaml.get("graft") or {}
     name = (record.get("followed") or {}).get("teacher") or record.get("donor")
     if not name:
         raise ValueError(f"match=True: {file} is no graft, which would name its donor; name a trained detector")
@@ -98,42 +107,30 @@ def _teacher_of(args) -> str:
     raise ValueError(f"match=True: the donor of {file} was {name}, which is not here; give its path as match=")
 
 
-def _check(trainer, teacher: nn.Module) -> None:
-    """Check that a teacher goes with a training and the model of it.
+def _check(args, teacher: nn.Module, follower: YOLO | None) -> None:
+    """Check that a teacher goes with the arguments of a training and the model of it.
 
     Raises:
         ValueError: If it does not.
     """
-    args = trainer.args
     if (task := mode_of(teacher)) != args.task:
         raise ValueError(f"match={args.match} is a model to {task}, not to {args.task}")
     for name in ("distill_model", "single_cls", "classes", "compile"):
         if value := getattr(args, name, None):
             raise ValueError(f"{name}={value} contradicts match={args.match}: leave out one of them")
-    file = Path(str(args.model))
-    followers = [("model", file)] if file.suffix == ".pt" and file.is_file() else []
-    if graft := value_of(args, "graft"):
-        followers = [("donor", graft)] if graft != args.match else []
-    for what, source in followers:
-        names = open_checkpoint(source, what).names
-        if list(names.values()) != list(teacher.names.values()):
-            raise ValueError(
-                f"match={args.match} knows {len(teacher.names)} classes, {_few(teacher.names)}, and {what} {source} "
-                f"knows {len(names)}, {_few(names)}: they must be the same, in the same order"
-            )
+    what, source = "model", args.model
+    if (graft := value_of(args, "graft")) and graft != args.match:
+        what, source, follower = "donor", graft, open_checkpoint(graft, "donor")
+    if follower is not None and list((names := follower.names).values()) != list(teacher.names.values()):
+        raise ValueError(
+            f"match={args.match} knows {len(teacher.names)} classes, {_few(teacher.names)}, and {what} {source} "
+            f"knows {len(names)}, {_few(names)}: they must be the same, in the same order"
+        )
 
 
 def _few(names: dict) -> str:
     """Return the first of the names of classes."""
     return ", ".join([*map(str, list(names.values())[:3]), *[".."][: len(names) > 3]])
-
-
-def _has_new_activation(args) -> bool:
-    """Return whether neck and head of the model of a training have an activation that their weights do not know yet."""
-    if value_of(args, "graft"):
-        return value_of(args, "activation") is not None
-    file = Path(str(args.model))
-    return file.suffix == ".pt" and file.is_file() and is_new(open_checkpoint(file, "model").model)
 
 
 def outcome(record: dict) -> str:
@@ -159,11 +156,12 @@ def prepare(trainer) -> None:
         raise ValueError(f"a training that is resumed follows {args.match}: leave out match={said['match']}")
     if args.task not in ("detect", "segment", "pose", "obb"):
         raise ValueError(f"match={args.match} is for models that detect, segment, pose or obb, not {args.task}")
-    args.match = _teacher_of(args)
+    follower = _follower(args)
+    args.match = _teacher_of(args, follower)
     _, teacher = load_detector(args.match, "teacher")
     if Path(args.match).is_file():
         args.match = str(Path(args.match).resolve())  # for a training that is resumed elsewhere
-    _check(trainer, teacher)
+    _check(args, teacher, follower)
     trainer.teacher, trainer.followed = teacher, str(args.data)
     if not footage.is_described(args.data):
         folder = Path(trainer.save_dir) / "match"
@@ -173,7 +171,8 @@ def prepare(trainer) -> None:
     if not (value_of(args, "graft") or str(args.model).endswith(".pt") or isinstance(args.pretrained, (str, Path))):
         return  # nothing that a higher rate could lead away from
     batch = args.batch if args.batch >= 1 else 16  # until Ultralytics has found one
-    rate = _RATE * math.sqrt(batch / _BATCH) * (_ANEW if _has_new_activation(args) else 1)
+    anew = value_of(args, "activation") is not None if follower is None else is_new(follower.model)
+    rate = _RATE * math.sqrt(batch / _BATCH) * (_ANEW if anew else 1)
     ours = {**DEFAULTS, "lr0": round(rate, 6), "nbs": batch}
     if "optimizer" in said:  # whose rates are others
         ours = {name: value for name, value in ours.items() if name not in ("lr0", "weight_decay")}
@@ -245,18 +244,13 @@ class _Following:
             log(f"{self.name} sees {number} objects in {len(dataset)} pictures to validate on")
         return dataset
 
-    def models(self) -> list[nn.Module]:
-        """Return the model that is trained, and its moving average on the rank that has one."""
-        trainer = self.trainer
-        return [unwrapped(model) for model in (trainer.model, trainer.ema and trainer.ema.ema) if model is not None]
-
     def record(self) -> dict:
         """Return what the model knows of whom it follows."""
-        return self.models()[0].yaml.get("graft", {}).get("followed", {})
+        return models_of(self.trainer)[0].yaml.get("graft", {}).get("followed", {})
 
     def note(self, **facts) -> None:
         """Note in the record of the model what came of following."""
-        for model in self.models():
+        for model in models_of(self.trainer):
             record = model.yaml.setdefault("graft", {"confidence": round(self.confidence, 3)})
             record["followed"] = {**record.get("followed", {}), **facts}
 
@@ -265,7 +259,7 @@ class _Following:
         has_more = trainer.args.task != "detect"
         self.teacher.to(trainer.device)
         names = _NAMES[: 3 + has_more]
-        model, record = self.models()[0], self.record()
+        model, record = models_of(self.trainer)[0], self.record()
         morphs = record.get("morphs") if trainer.resume else is_new(model)
         self.criterion = Criterion(self.teacher, len(names), not trainer.loss_names)
         if trainer.loss_names:  # of releases that know them before the first batch

@@ -52,6 +52,11 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
+def models_of(trainer) -> list[nn.Module]:
+    """Return the detection model that is trained, and its moving average on the rank that has one."""
+    return [unwrapped(model) for model in (trainer.model, *([trainer.ema.ema] if trainer.ema else []))]
+
+
 def _load(trainer, model: nn.Module, weights: str | None) -> bool:
     """Load the weights that the argument, or else the YAML, names; return whether there are any.
 
@@ -162,9 +167,8 @@ def _note_first_update(trainer, rest: str) -> None:
     def wrapper(*args, **kwargs):
         del trainer.optimizer_step
         step(*args, **kwargs)
-        models = [trainer.model, *([trainer.ema.ema] if trainer.ema else [])]  # a compiled one has no truth value
-        for model in models:
-            note(unwrapped(model), TRAINED, rest)
+        for model in models_of(trainer):
+            note(model, TRAINED, rest)
 
     trainer.optimizer_step = wrapper
 

@@ -10,14 +10,17 @@ import torch
 from backbones import fused, randomize
 from donors import QUICK, checkpoint, output
 from ultralytics import YOLO
+from ultralytics.nn.modules import SPPF, Index
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import torch_utils
 
 import yolo_effnet
 from yolo_effnet.nn.stages import EfficientNetStage, FusedStage
+from yolo_effnet.nn.timm_backbone import TimmBackbone
 from yolo_effnet.tools.compare import ModelFile
 
 CPU = torch.device("cpu")
+BACKBONE = "its rows"
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,36 @@ def test_a_tapped_stage_gives_what_its_last_block_projects_and_what_it_gives_wit
     assert plain.tap_channels is None
 
 
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [("mobilenetv2_100", {8: 192, 16: 576, 32: 960}), ("mobilenetv4_conv_small", {16: 384}), ("resnet18", {})],
+)
+def test_a_tapped_backbone_of_timm_gives_what_its_last_blocks_project(name, channels):
+    """Where timm's blocks name such a map."""
+    if not channels:
+        with pytest.raises(ValueError, match="timm names no wide maps in the blocks of 'resnet18'"):
+            TimmBackbone(3, 0, name, 0.0, True)
+        return
+    tapped, plain = TimmBackbone(3, 0, name, 0.0, True), TimmBackbone(3, 0, name)
+    randomize(tapped).eval()
+    plain.load_state_dict(tapped.state_dict())
+    plain.eval()
+    wide = [m for m in tapped.maps if m.module and m.stride > 4]
+    assert {m.stride: m.channels for m in wide} == channels
+    x, seen = torch.rand(2, 3, 96, 64), {}
+    for m in wide:
+        layer = plain.body.get_submodule(m.module)
+        layer.register_forward_pre_hook(lambda _, args, index=m.index: seen.update({index: args[0]}))
+    with torch.no_grad():
+        expected = plain(x)
+        for backbone in (tapped, copy.deepcopy(tapped), pickle.loads(pickle.dumps(tapped)), fused(tapped)):
+            maps = backbone(x)
+            for index, y in {**seen, **expected}.items():
+                torch.testing.assert_close(maps[index], y, rtol=1e-4, atol=1e-5)
+            assert next(reversed(maps)) == next(reversed(expected))  # what `embed` takes
+            assert all(hook.seen is None for hook in backbone.inside.values())
+
+
 ROWS = [[-1, 1, "EfficientNetStem", [32]], [-1, 2, "EfficientNetStage", [24, 3, 2, 6, 0.25, True]]]
 
 
@@ -72,47 +105,73 @@ def test_a_wrong_row_is_one_clear_error(row, message):
         DetectionModel({"nc": 2, "backbone": rows, "head": [[[-1], 1, "Detect", ["nc"]]]}, verbose=False)
 
 
+RESNET = {
+    "nc": 2,
+    "backbone": [
+        [-1, 1, "TimmBackbone", ["resnet18"]],
+        *([0, 1, "Index", [channels, i]] for i, channels in ((2, 128), (3, 256), (4, 512))),
+        [-1, 1, "SPPF", [256, 5]],
+    ],
+    "head": [[[1, 2, 4], 1, "Detect", ["nc"]]],
+}
+
+
+def stages(model) -> list:
+    """Return the rows of a backbone that have tensors."""
+    return [layer for layer in model.model if isinstance(layer, (EfficientNetStage, TimmBackbone))]
+
+
+def wide_rows(model) -> list:
+    """Return the rows that pick a wide map."""
+    wide = []
+    for layer in model.model:
+        if isinstance(layer, Index):
+            source = model.model[layer.f if layer.f >= 0 else layer.i + layer.f]
+            maps = {m.index: m.module for m in getattr(source, "maps", ())} or {0: "of a stage"}
+            wide += [layer] * bool(maps.get(layer.index))
+    return wide
+
+
 @pytest.mark.parametrize(
     ("donor", "backbone", "wide"),
     [
-        ("yolov8n", "yolov8-efflite0", (3, 3)),
-        ("yolov8s-seg", "yolov8-effb0", (3, 3)),
-        ("yolov8n-pose", "yolov8-effb1", (3, 3)),
-        ("yolov8n-obb", "yolov8-effv2b0", (3, 3)),
-        ("yolov8n-p2", "yolov8-effv2b0", (4, 4)),
-        ("yolov8n-p6", "yolov8-effb0", (3, 3)),
-        ("yolo26n", "yolo26-effb0", (3, 3)),
-        ("yolo11n", "yolov8-mobilenetv2_100", (0, 0)),
+        ("yolov8n", "yolov8-efflite0", 3),
+        ("yolov8s-seg", "yolov8-effb0", 3),
+        ("yolov8n-pose", "yolov8-effb1", 3),
+        ("yolov8n-obb", "yolov8-effv2b0", 3),
+        ("yolov8n-p2", "yolov8-effv2b0", 4),
+        ("yolov8n-p6", "yolov8-effb0", 3),
+        ("yolo26n", "yolo26-effb0", 3),
+        ("yolo11n", "yolov8-mobilenetv2_100", 3),
+        ("yolov8n-p2", "yolov8-mobilenetv3_large_100", 3),
+        ("yolov8n", RESNET, 0),
     ],
 )
 def test_a_neck_takes_wide_maps(donor, backbone, wide, images, tmp_path):
-    """Of stages of ours; a model grafted so is donor and backbone of others, with or without."""
+    """A model grafted so is donor and backbone of others, with or without."""
     giver, options = checkpoint(donor, tmp_path), {**QUICK, "number": 2}
-    first = yolo_effnet.graft(giver, backbone, images, taps="wide" if wide[0] else "narrow", **options).model
+    first = yolo_effnet.graft(giver, backbone, images, taps="wide" if wide else "narrow", **options).model
     first.load_state_dict(first.state_dict())  # which makes them weights that it was given
     x = torch.rand(1, 3, 64, 64)
     again = type(first)(copy.deepcopy(first.yaml), verbose=False)
     again.names = first.names
     again.load_state_dict(first.state_dict())
     torch.testing.assert_close(output(again, x), output(first, x))
-    tapped = [layer for layer in first.model if getattr(layer, "tap_channels", None)]
-    assert len(tapped) == wide[0]
-    if not tapped:
+    assert len(wide_rows(first)) == wide
+    if not wide:
         with pytest.raises(ValueError, match="taps=wide needs a backbone of EfficientNetStage or FusedStage rows"):
             yolo_effnet.graft(giver, backbone, images, taps="wide", **options)
         return
     for taps in ("narrow", "wide"):
         second = yolo_effnet.graft(first, first, images, taps=taps, **options).model
         assert torch.isfinite(output(second, x)).all()
-        stages = [layer for layer in second.model if isinstance(layer, EfficientNetStage)]
-        assert sum(stage[-1].tap for stage in stages) == (wide[1] if taps == "wide" else 0)
-        ours = [layer for layer in first.model if isinstance(layer, EfficientNetStage)]
-        for a, b in zip(stages, ours, strict=True):
+        assert len(wide_rows(second)) == (wide if taps == "wide" else 0)
+        for a, b in zip(stages(second), stages(first), strict=True):
             assert all(torch.equal(t, b.state_dict()[k]) for k, t in a.state_dict().items())
     assert [(a, b) for a, b in zip(first.yaml["backbone"], second.yaml["backbone"], strict=True) if a != b] == []
 
 
-@pytest.mark.parametrize("name", ["yolov8-effb0", "yolo26-efflite0"])
+@pytest.mark.parametrize("name", ["yolov8-effb0", "yolo26-efflite0", "yolov8-mobilenetv2_100"])
 def test_the_donors_own_backbone_gives_its_output_back(name, images, tmp_path):
     """Of a graft with wide taps, and of a model without, from 400 positions to an input on."""
     donor = checkpoint(name, tmp_path)
@@ -129,11 +188,11 @@ def test_taps_are_narrow_or_wide(images, tmp_path):
         yolo_effnet.graft(checkpoint("yolov8n", tmp_path), "yolov8-effb0", images, taps="broad", **QUICK)
 
 
-@pytest.fixture(scope="module")
-def wide(images, tmp_path_factory):
+@pytest.fixture(scope="module", params=["yolov8-effb0", "yolov8-mobilenetv3_large_100"])
+def wide(request, images, tmp_path_factory):
     """A graft with squeeze-and-excite whose random backbone is lively, as file."""
     folder = tmp_path_factory.mktemp("wide")
-    backbone = YOLO(checkpoint("yolov8-effb0", folder)).model
+    backbone = YOLO(checkpoint(request.param, folder)).model
     backbone.load_state_dict(backbone.state_dict())  # which makes them weights that it was given
     donor = checkpoint("yolov8n", folder)
     options = {**QUICK, "number": 4, "taps": "wide"}
@@ -156,12 +215,14 @@ def test_it_is_exported(name, needs, wide, images, tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")  # of modelopt
-@pytest.mark.parametrize("options", [{"freeze": 15}, {"freeze_epochs": 1}, {"freeze": 15, "quantize": 8}])
+@pytest.mark.parametrize("options", [{"freeze": BACKBONE}, {"freeze_epochs": 1}, {"freeze": BACKBONE, "quantize": 8}])
 def test_it_trains(options, wide, images, tmp_path):
     """An epoch; with its backbone frozen that, and what the neck takes of it, stays."""
     if "quantize" in options and not (hasattr(torch_utils, "prepare_qat") and find_spec("modelopt")):
         pytest.skip("int8 training needs a newer ultralytics and nvidia-modelopt")
     model = YOLO(wide)
+    start = next(layer.i for layer in model.model.model if isinstance(layer, SPPF))
+    options = {name: start if value == BACKBONE else value for name, value in options.items()}
     before = copy.deepcopy(model.model.state_dict())
     arguments = {**pictures.LEARNING, "epochs": 1, "pretrained": True, "data": images, "project": tmp_path}
     model.train(**arguments, **options)
@@ -169,5 +230,5 @@ def test_it_trains(options, wide, images, tmp_path):
     rows = {key for key, t in before.items() if t.shape == after[key].shape and key.endswith("weight")}
     changed = {key for key in rows if not torch.allclose(after[key].float(), before[key].float(), atol=1e-3)}
     assert changed
-    assert not any(int(key.split(".")[1]) < 15 for key in changed)
+    assert not any(int(key.split(".")[1]) < start for key in changed)
     assert torch.isfinite(output(YOLO(model.trainer.last).model.float(), torch.rand(1, 3, 64, 64))).all()

@@ -8,26 +8,35 @@ from yolo_effnet.grafting.anatomy import sources
 from yolo_effnet.grafting.new_backbone import Backbone
 from yolo_effnet.host.written_out import explicit_rows
 from yolo_effnet.nn.stages import EfficientNetStage
+from yolo_effnet.nn.timm_backbone import TimmBackbone
+from yolo_effnet.nn.timm_models import wide_maps
 
 NARROW, WIDE = "narrow", "wide"
 
 
-def _stages_behind(layers: list) -> dict[int, int]:
-    """Return the stage behind each row that only picks one of a tapped stage's two maps, or joins them."""
-    behind: dict[int, int] = {}
+def _narrow_rows(layers: list) -> dict[int, int]:
+    """Return the row that gives the narrow map, for each row that picks the wide one beside it, or joins both."""
+    narrow: dict[int, int] = {}
+    outputs: dict[int, int] = {}  # of a `TimmBackbone`, by stride
     for layer in layers:
         first, *others = sources(layer)
         if isinstance(layer, Index) and getattr(layers[first], "tap_channels", None):
-            behind[layer.i] = first
-        elif isinstance(layer, Concat) and all(behind.get(f) == behind.get(first, -1) for f in [first, *others]):
-            behind[layer.i] = behind[first]
-    return behind
+            narrow[layer.i] = first
+        elif isinstance(layer, Index) and isinstance(layers[first], TimmBackbone):
+            (known,) = (m for m in layers[first].maps if m.index == layer.index)
+            if known.module is None:
+                outputs[known.stride] = layer.i
+            elif known.stride in outputs:
+                narrow[layer.i] = outputs[known.stride]
+        elif isinstance(layer, Concat) and {narrow.get(f, f) for f in others} == {narrow.get(first, first)}:
+            narrow[layer.i] = narrow.get(first, first)
+    return narrow
 
 
 def tapped_rows(backbone: Backbone, levels: list[int], taps: str) -> tuple[list[list], dict[int, dict[int, int]]]:
     """Return the rows of a backbone, and for each level the rows that give its maps, with their channels.
 
-    The output of a stage comes first, then the wide map where it is taken.
+    The narrow map, which is the output of a stage, comes first, then the wide one where it is taken.
 
     Args:
         backbone (Backbone): Of which taps that it has already are forgotten.
@@ -35,22 +44,24 @@ def tapped_rows(backbone: Backbone, levels: list[int], taps: str) -> tuple[list[
         taps (str): `narrow` for outputs alone, `wide` for the wide maps too.
 
     Raises:
-        ValueError: If `taps` is `wide` and no stage has a wide map.
+        ValueError: If `taps` is `wide` and there is no wide map.
     """
     anatomy = backbone.anatomy
     layers = list(backbone.model.model)[: anatomy.start]
-    behind = _stages_behind(layers)
-    ends = {behind.get(row, row): level for level in levels if (row := anatomy.tap(level)) is not None}
+    narrow = _narrow_rows(layers)
+    ends = {narrow.get(row, row): level for level in levels if (row := anatomy.tap(level)) is not None}
     rows, moved, maps = [], {-1: -1}, {}
     for layer, (_, n, name, args) in zip(layers, explicit_rows(backbone.model, anatomy.channels), strict=False):
-        if layer.i in behind:
-            moved[layer.i] = moved[behind[layer.i]]
+        if layer.i in narrow:
+            moved[layer.i] = moved[narrow[layer.i]]
             continue
         taken = [-1 if moved[f] == len(rows) - 1 else moved[f] for f in sources(layer)]
         rows.append([taken if isinstance(layer.f, list) else taken[0], n, name, args])
         moved[layer.i] = last = len(rows) - 1
         if isinstance(layer, EfficientNetStage):
             del args[5:]
+        elif isinstance(layer, TimmBackbone):
+            del args[2:]
         if layer.i not in ends:
             continue
         maps[ends[layer.i]] = {last: anatomy.channels[layer.i]}
@@ -61,6 +72,15 @@ def tapped_rows(backbone: Backbone, levels: list[int], taps: str) -> tuple[list[
             rows += [[-1, 1, "Index", [conv.in_channels, 0]], [last, 1, "Index", [conv.out_channels, 1]]]
             moved[layer.i] = last + 2
             maps[ends[layer.i]] = {last + 2: conv.out_channels, last + 1: conv.in_channels}
+        elif taps == WIDE and isinstance(layer, Index) and isinstance(body := layers[sources(layer)[0]], TimmBackbone):
+            for wide in (m for m in wide_maps(body.name) if m.stride == 2 ** ends[layer.i]):
+                row = moved[sources(layer)[0]]
+                rows[row][3] = [*[*rows[row][3], 0.0][:2], True]
+                rows.append([row, 1, "Index", [wide.channels, wide.index]])
+                maps[ends[layer.i]][last + 1] = wide.channels
     if taps == WIDE and not any(len(taken) > 1 for taken in maps.values()):
-        raise ValueError(f"taps={taps} needs a backbone of EfficientNetStage or FusedStage rows, not '{backbone.name}'")
+        raise ValueError(
+            f"taps={taps} needs a backbone of EfficientNetStage or FusedStage rows, or one of timm with wide maps, as "
+            f"mobilenetv2_100 has, not '{backbone.name}'"
+        )
     return rows, maps

@@ -6,7 +6,7 @@ import inspect
 from yolo_effnet.checks import check_values, is_integer
 from yolo_effnet.nn.registry import BLOCKS, ONCE, REPEATS
 from yolo_effnet.nn.stages import EfficientNetStage
-from yolo_effnet.nn.timm_models import STRIDES, feature_maps
+from yolo_effnet.nn.timm_models import STRIDES, feature_maps, wide_maps
 
 
 def _check_shape(index: int, row) -> None:
@@ -132,7 +132,7 @@ def check_rows(d: dict) -> dict:
                     raise row_error(index, row, f"Index picks one of several feature maps, row {source} gives one only")
             checked[part].append(_check_row(index, row) if row[2] in BLOCKS else row)
             if row[2] == "TimmBackbone":
-                maps[index] = feature_maps(row[3][0])
+                maps[index] = feature_maps(row[3][0]) + (wide_maps(row[3][0]) if row[3][2:3] == [True] else ())
             elif row[2] in ("EfficientNetStage", "FusedStage") and row[3][5:6] == [True]:  # tapped
                 maps[index] = None
             modules.append(row[2])

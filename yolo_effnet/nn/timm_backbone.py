@@ -1,13 +1,22 @@
 """Any backbone of timm with feature maps at strides 8, 16 and 32 as one row of a model YAML."""
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 
 from yolo_effnet.checks import check_values
 from yolo_effnet.nn.backbone import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
 from yolo_effnet.nn.layers import ConvNormAct, FeatureMaps, StridedConv, shrink
-from yolo_effnet.nn.registry import ONCE, block
-from yolo_effnet.nn.timm_models import batchnorms_after_convolutions, create, feature_maps, padding_of, to_nchw
+from yolo_effnet.nn.registry import ONCE, block, picklable
+from yolo_effnet.nn.timm_models import (
+    batchnorms_after_convolutions,
+    create,
+    feature_maps,
+    padding_of,
+    to_nchw,
+    wide_maps,
+)
 
 _INVERTED = ("InvertedResidual", "DepthwiseSeparableConv", "UniversalInvertedResidual")  # MBConv and its like
 
@@ -36,6 +45,23 @@ def _joined(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> ConvNormAct | None:
     return joined
 
 
+@picklable
+class _Inside:
+    """A hook that keeps what a layer takes, until it is asked for."""
+
+    def __init__(self):
+        self.seen: torch.Tensor | None = None
+
+    def __call__(self, _layer, args: tuple) -> None:
+        """Keep the input of a layer."""
+        self.seen = args[0]
+
+    def take(self) -> torch.Tensor:
+        """Return what the layer took last, and keep it no longer."""
+        seen, self.seen = self.seen, None
+        return seen
+
+
 @block(repeats=ONCE)
 class TimmBackbone(PixelNormalization, nn.Module):
     """A backbone of timm; `Index` rows after it take its feature maps.
@@ -49,12 +75,15 @@ class TimmBackbone(PixelNormalization, nn.Module):
         padding (str): `same` for weights that come from TensorFlow, else `symmetric`.
         body (torch.nn.Module): Timm's module.
         norms (dict[str, str]): Timm's name of each BatchNorm that was joined to a convolution, by the latter's name.
+        inside (dict[int, _Inside]): Hooks that keep the wide maps, by index.
 
     References:
         PyTorch Image Models, https://github.com/huggingface/pytorch-image-models, `features_only`.
     """
 
-    def __init__(self, c1: int, c2: int, name: str, drop_path: float = 0.0):
+    inside: ClassVar[dict] = {}  # of checkpoints from before there were wide maps
+
+    def __init__(self, c1: int, c2: int, name: str, drop_path: float = 0.0, tap: bool = False):
         """Initialize the backbone with random weights; it maps images as `forward` tells.
 
         Args:
@@ -62,16 +91,20 @@ class TimmBackbone(PixelNormalization, nn.Module):
             c2 (int): Of no effect; a model YAML's parser gives every row one.
             name (str): A model of timm that gives feature maps at strides 8, 16 and 32 of images of any size.
             drop_path (float): Rate of stochastic depth, of models that have it.
+            tap (bool): Whether it also gives the wide maps that its last blocks project, where timm names them.
 
         Raises:
             ValueError: If timm has no such model, it gives no such maps, or a value is outside its range.
         """
         super().__init__()
-        check_values("TimmBackbone", c1=c1, drop_path=drop_path)
-        self.name, self.maps = name, feature_maps(name)
+        check_values("TimmBackbone", c1=c1, drop_path=drop_path, tap=tap)
+        wide = wide_maps(name) if tap else ()
+        if tap and not wide:
+            raise ValueError(f"TimmBackbone: timm names no wide maps in the blocks of '{name}', which tap would give")
+        self.name, self.maps = name, (*feature_maps(name), *wide)
         options = {"drop_path_rate": drop_path} if drop_path else {}
         try:
-            self.body = create(name, c1, out_indices=[m.out_index for m in self.maps], **options)
+            self.body = create(name, c1, out_indices=[m.out_index for m in feature_maps(name)], **options)
         except TypeError as error:
             raise ValueError(f"TimmBackbone: '{name}' takes no drop_path, got {drop_path} ({error})") from error
         self._register_statistics(c1, IMAGENET_MEAN, IMAGENET_STD)
@@ -92,6 +125,9 @@ class TimmBackbone(PixelNormalization, nn.Module):
                 joined.conv.reset_parameters()
                 if joined.conv.groups == joined.conv.in_channels or joined.conv.out_channels > joined.conv.in_channels:
                     shrink(joined.conv)
+        self.inside = {known.index: _Inside() for known in wide}
+        for known in wide:
+            self.body.get_submodule(known.module).register_forward_pre_hook(self.inside[known.index])
 
     @staticmethod
     def parse_row(args: list) -> list:
@@ -117,4 +153,5 @@ class TimmBackbone(PixelNormalization, nn.Module):
     def forward(self, x: torch.Tensor) -> dict[int, torch.Tensor]:
         """Return the map `(B, C, H/s, W/s)` of each index in `maps`, of `(B, c1, H, W)` images in [0, 1]."""
         outputs = to_nchw(self.body, self.body(self.normalize(x)))
-        return FeatureMaps.of({known.index: y for known, y in zip(self.maps, outputs, strict=True)})
+        wide = {index: hook.take() for index, hook in self.inside.items()}
+        return FeatureMaps.of({**wide, **{known.index: y for known, y in zip(self.maps, outputs, strict=False)}})

@@ -27,12 +27,14 @@ class FeatureMap(NamedTuple):
         stride (int): Pixels of the image per pixel of the map.
         index (int): Its place among the outputs of timm's model.
         out_index (int): What timm calls it in `out_indices`.
+        module (str | None): Of a map inside a block, timm's name of the layer that takes it; None for an output.
     """
 
     channels: int
     stride: int
     index: int
     out_index: int
+    module: str | None = None
 
 
 def create(name: str, in_chans: int = 3, **options) -> nn.Module:
@@ -101,6 +103,27 @@ def feature_maps(name: str) -> tuple[FeatureMap, ...]:
         fault = f"has feature maps at strides {', '.join(map(str, strides))}, and 8, 16 and 32 are needed"
         raise ValueError(f"timm's '{name}' {fault}; {FITTING}")
     return tuple(m for m in found if m.stride >= 4)  # larger ones are of no use, and hinder the folding of BatchNorm
+
+
+@functools.cache
+def wide_maps(name: str) -> tuple[FeatureMap, ...]:
+    """Return the maps that are projected to the outputs of timm's model `name`, inside the last block of each stage.
+
+    Timm's blocks name them as those at their expansion. Their indices follow those of all outputs.
+    """
+    body, found = without_computing(lambda: create(name)), []
+    infos = body.feature_info.get_dicts()
+    modules = dict(body.named_modules())
+    for output in feature_maps(name):
+        stage = infos[output.index]["module"]
+        blocks = modules.get(stage)
+        if not (isinstance(blocks, nn.Sequential) and hasattr(blocks[-1], "feature_info")):
+            continue
+        point = blocks[-1].feature_info("expansion")
+        if point.get("hook_type") == "forward_pre" and point["num_chs"] > output.channels:
+            layer = f"{stage}.{len(blocks) - 1}.{point['module']}"
+            found.append(output._replace(channels=point["num_chs"], index=output.index + len(infos), module=layer))
+    return tuple(found)
 
 
 def fitting_models(pattern: str = "*") -> Iterator[str]:

@@ -15,6 +15,7 @@ import numpy as np
 import pictures
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 from donors import QUICK, checkpoint, seen, teacher
 from trainings import interrupt
@@ -218,10 +219,12 @@ def test_its_settings_are_its_own_where_nothing_is_said(footage, grafted, tmp_pa
 
 def test_another_activation_comes_step_by_step(footage, grafted, tmp_path):
     """The model goes from its donor's to its own, and what is validated and saved has its own from the start."""
-    ways = []
+    ways, x = [], torch.linspace(-8, 8, 33)
 
     def note(trainer):
-        ways.append(round(trainer.model.model[-1].cv2[0][0].act.way, 3))
+        act = trainer.model.model[-1].cv2[0][0].act
+        ways.append(round(act.way, 3))
+        torch.testing.assert_close(act(x.clone()), torch.lerp(F.silu(x), F.relu6(x), act.way))
         assert trainer.args.lr0 == 2.12e-4
         assert activations(trainer.model) == {"backbone": {"ReLU6", "Identity"}, "rest": {"Between"}}
         assert activations(trainer.ema.ema) == after

@@ -1,5 +1,7 @@
 """Neck and head on their way from their teacher's activation to their own, while they follow it."""
 
+import copy
+
 import torch
 from torch import nn
 from ultralytics.nn.modules import Conv
@@ -13,9 +15,11 @@ class Between(nn.Module):
     """An activation on its way from one to another: the mean of both, by how far it has come, from 0 to 1."""
 
     def __init__(self, first: nn.Module, last: nn.Module):
-        """Take both activations."""
+        """Take both activations, as copies that leave what they take as it is: Ultralytics' work in place."""
         super().__init__()
-        self.first, self.last, self.way = first, last, 0.0
+        self.first, self.last, self.way = copy.deepcopy(first), copy.deepcopy(last), 0.0
+        for act in (self.first, self.last):
+            act.inplace = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply the activation to `x` of any shape."""

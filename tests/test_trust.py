@@ -41,6 +41,7 @@ PATHS = [
     "yolo_effnet.nn.stages.EfficientNetStage",
     "yolo_effnet.nn.stages.EfficientNetStem",
     "yolo_effnet.nn.stages.FusedStage",
+    "yolo_effnet.nn.timm_backbone.InputHook",
     "yolo_effnet.nn.timm_backbone.TimmBackbone",
     "yolo_effnet.nn.timm_models.FeatureMap",
 ]

@@ -46,7 +46,7 @@ def _joined(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> ConvNormAct | None:
 
 
 @picklable
-class _Inside:
+class InputHook:
     """A hook that keeps what a layer takes, until it is asked for."""
 
     def __init__(self):
@@ -75,7 +75,7 @@ class TimmBackbone(PixelNormalization, nn.Module):
         padding (str): `same` for weights that come from TensorFlow, else `symmetric`.
         body (torch.nn.Module): Timm's module.
         norms (dict[str, str]): Timm's name of each BatchNorm that was joined to a convolution, by the latter's name.
-        inside (dict[int, _Inside]): Hooks that keep the wide maps, by index.
+        inside (dict[int, InputHook]): Hooks that keep the wide maps, by index.
 
     References:
         PyTorch Image Models, https://github.com/huggingface/pytorch-image-models, `features_only`.
@@ -125,7 +125,7 @@ class TimmBackbone(PixelNormalization, nn.Module):
                 joined.conv.reset_parameters()
                 if joined.conv.groups == joined.conv.in_channels or joined.conv.out_channels > joined.conv.in_channels:
                     shrink(joined.conv)
-        self.inside = {known.index: _Inside() for known in wide}
+        self.inside = {known.index: InputHook() for known in wide}
         for known in wide:
             self.body.get_submodule(known.module).register_forward_pre_hook(self.inside[known.index])
 

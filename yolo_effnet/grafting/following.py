@@ -11,7 +11,7 @@ from ultralytics.utils import LOCAL_RANK, LOGGER, RANK, SETTINGS
 from yolo_effnet.arguments import ARGUMENTS, value_of
 from yolo_effnet.checkpoints import open_checkpoint
 from yolo_effnet.grafting import footage
-from yolo_effnet.grafting.distance import compare
+from yolo_effnet.grafting.distance import are_alike, compare
 from yolo_effnet.grafting.donor import load_detector, mode_of
 from yolo_effnet.grafting.morphing import is_new, set_out
 from yolo_effnet.host.heads import Seen, kind, watch
@@ -69,9 +69,9 @@ class Criterion:
         with torch.no_grad():
             self.teacher(batch["img"].float())
         inputs, *outputs = distances = compare(self.seen, self.wanted, self.teacher.model[-1].reg_max)
-        alike = self.seen.inputs[0].shape == self.wanted.inputs[0].shape  # else what the head gives is all there is
+        share = _OUTPUTS if are_alike(self.seen, self.wanted) else 1  # where what the head gives is all there is
         self.seen = Seen()
-        loss = inputs + (_OUTPUTS if alike else 1) * sum(outputs)
+        loss = inputs + share * sum(outputs)
         return loss / world_size(), self.items(distances)  # Ultralytics' loss is a sum over all ranks; this is a mean
 
 

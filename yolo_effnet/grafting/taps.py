@@ -33,6 +33,12 @@ def _narrow_rows(layers: list) -> dict[int, int]:
     return narrow
 
 
+def _tap(layer, args: list, number: int) -> None:
+    """Make the arguments of a row those of a tapped one: `tap` is the last, after `number` others."""
+    *defaults, _ = (p.default for p in inspect.signature(type(layer)).parameters.values())
+    args += [*defaults[len(defaults) - number + len(args) :], True]
+
+
 def tapped_rows(backbone: Backbone, levels: list[int], taps: str) -> tuple[list[list], dict[int, dict[int, int]]]:
     """Return the rows of a backbone, and for each level the rows that give its maps, with their channels.
 
@@ -62,22 +68,27 @@ def tapped_rows(backbone: Backbone, levels: list[int], taps: str) -> tuple[list[
             del args[5:]
         elif isinstance(layer, TimmBackbone):
             del args[2:]
-        if layer.i not in ends:
+        level = ends.get(layer.i)
+        if level is None:
             continue
-        maps[ends[layer.i]] = {last: anatomy.channels[layer.i]}
-        if taps == WIDE and isinstance(layer, EfficientNetStage) and layer[-1].has_wide_map:
-            defaults = [p.default for p in inspect.signature(type(layer)).parameters.values()][3:7]
-            args += [*defaults[len(args) - 1 :], True]
+        maps[level] = {last: anatomy.channels[layer.i]}
+        if taps != WIDE:
+            continue
+        if isinstance(layer, EfficientNetStage) and layer[-1].has_wide_map:
+            _tap(layer, args, 5)
             conv = layer[-1].project.conv
             rows += [[-1, 1, "Index", [conv.in_channels, 0]], [last, 1, "Index", [conv.out_channels, 1]]]
             moved[layer.i] = last + 2
-            maps[ends[layer.i]] = {last + 2: conv.out_channels, last + 1: conv.in_channels}
-        elif taps == WIDE and isinstance(layer, Index) and isinstance(body := layers[sources(layer)[0]], TimmBackbone):
-            for wide in (m for m in wide_maps(body.name) if m.stride == 2 ** ends[layer.i]):
-                row = moved[sources(layer)[0]]
-                rows[row][3] = [*[*rows[row][3], 0.0][:2], True]
-                rows.append([row, 1, "Index", [wide.channels, wide.index]])
-                maps[ends[layer.i]][last + 1] = wide.channels
+            maps[level] = {last + 2: conv.out_channels, last + 1: conv.in_channels}
+        elif isinstance(layer, Index) and isinstance(source := layers[sources(layer)[0]], TimmBackbone):
+            wide = next((m for m in wide_maps(source.name) if m.stride == 2**level), None)
+            if wide is None:
+                continue
+            row = moved[source.i]
+            if rows[row][3][2:] != [True]:
+                _tap(source, rows[row][3], 2)
+            rows.append([row, 1, "Index", [wide.channels, wide.index]])
+            maps[level][last + 1] = wide.channels
     if taps == WIDE and not any(len(taken) > 1 for taken in maps.values()):
         raise ValueError(
             f"taps={taps} needs a backbone of EfficientNetStage or FusedStage rows, or one of timm with wide maps, as "

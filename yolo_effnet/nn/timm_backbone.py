@@ -1,7 +1,5 @@
 """Any backbone of timm with feature maps at strides 8, 16 and 32 as one row of a model YAML."""
 
-from typing import ClassVar
-
 import torch
 from torch import nn
 
@@ -75,13 +73,13 @@ class TimmBackbone(PixelNormalization, nn.Module):
         padding (str): `same` for weights that come from TensorFlow, else `symmetric`.
         body (torch.nn.Module): Timm's module.
         norms (dict[str, str]): Timm's name of each BatchNorm that was joined to a convolution, by the latter's name.
-        inside (dict[int, InputHook]): Hooks that keep the wide maps, by index.
+        inside (tuple[InputHook, ...]): Hooks that keep the wide maps, which are the first of `maps`.
 
     References:
         PyTorch Image Models, https://github.com/huggingface/pytorch-image-models, `features_only`.
     """
 
-    inside: ClassVar[dict] = {}  # of checkpoints from before there were wide maps
+    inside: tuple[InputHook, ...] = ()  # of checkpoints from before there were wide maps
 
     def __init__(self, c1: int, c2: int, name: str, drop_path: float = 0.0, tap: bool = False):
         """Initialize the backbone with random weights; it maps images as `forward` tells.
@@ -101,10 +99,11 @@ class TimmBackbone(PixelNormalization, nn.Module):
         wide = wide_maps(name) if tap else ()
         if tap and not wide:
             raise ValueError(f"TimmBackbone: timm names no wide maps in the blocks of '{name}', which tap would give")
-        self.name, self.maps = name, (*feature_maps(name), *wide)
+        outputs = feature_maps(name)
+        self.name, self.maps = name, (*wide, *outputs)  # to a function of torch the maps are the last of them
         options = {"drop_path_rate": drop_path} if drop_path else {}
         try:
-            self.body = create(name, c1, out_indices=[m.out_index for m in feature_maps(name)], **options)
+            self.body = create(name, c1, out_indices=[m.out_index for m in outputs], **options)
         except TypeError as error:
             raise ValueError(f"TimmBackbone: '{name}' takes no drop_path, got {drop_path} ({error})") from error
         self._register_statistics(c1, IMAGENET_MEAN, IMAGENET_STD)
@@ -125,9 +124,9 @@ class TimmBackbone(PixelNormalization, nn.Module):
                 joined.conv.reset_parameters()
                 if joined.conv.groups == joined.conv.in_channels or joined.conv.out_channels > joined.conv.in_channels:
                     shrink(joined.conv)
-        self.inside = {known.index: InputHook() for known in wide}
-        for known in wide:
-            self.body.get_submodule(known.module).register_forward_pre_hook(self.inside[known.index])
+        self.inside = tuple(InputHook() for _ in wide)
+        for known, hook in zip(wide, self.inside, strict=True):
+            self.body.get_submodule(known.module).register_forward_pre_hook(hook)
 
     @staticmethod
     def parse_row(args: list) -> list:
@@ -153,5 +152,5 @@ class TimmBackbone(PixelNormalization, nn.Module):
     def forward(self, x: torch.Tensor) -> dict[int, torch.Tensor]:
         """Return the map `(B, C, H/s, W/s)` of each index in `maps`, of `(B, c1, H, W)` images in [0, 1]."""
         outputs = to_nchw(self.body, self.body(self.normalize(x)))
-        wide = {index: hook.take() for index, hook in self.inside.items()}
-        return FeatureMaps.of({**wide, **{known.index: y for known, y in zip(self.maps, outputs, strict=False)}})
+        maps = [*(hook.take() for hook in self.inside), *outputs]
+        return FeatureMaps.of({known.index: y for known, y in zip(self.maps, maps, strict=True)})

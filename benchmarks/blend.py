@@ -5,9 +5,12 @@ both ways. If the data has a test split, it is chosen on the whole validation sp
 """
 
 import argparse
+import contextlib
 import copy
+import tempfile
 
 import numpy as np
+import torch
 from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils.metrics import DetMetrics
@@ -38,14 +41,19 @@ def measure(model, data: str, split: str, imgsz: int) -> list[float]:
     return validator.found
 
 
-def start_of(file: str, model) -> dict:
-    """Return the weights of a checkpoint as a training of `model`, of other classes perhaps, starts from them."""
-    source = YOLO(file).model.float()
-    fresh = type(model)(model.yaml, nc=len(model.names), verbose=False)
-    fresh.names = dict(model.names)
-    fresh.load(source)
-    blend.note_load(fresh, source)
-    return blend.start_of(fresh)
+def start_of(file: str, data: str, imgsz: int) -> dict:
+    """Return the weights that a training starts from, with the rows of classes that it solves for first."""
+    start = {}
+
+    def stop(trainer):
+        start.update(torch.load(trainer.wdir / "start.pt", weights_only=True))
+        raise KeyboardInterrupt
+
+    model = YOLO(file)
+    model.add_callback("on_train_start", stop)
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(KeyboardInterrupt):
+        model.train(data=data, imgsz=imgsz, blend=0.5, project=folder, device="cpu", workers=0, plots=False)
+    return start
 
 
 def main() -> None:
@@ -59,10 +67,9 @@ def main() -> None:
     with open(args.data) as file:
         splits = ["val", "test"] if any(line.startswith("test:") for line in file) else ["val"]
     print("run", *(f"{share:g}" for share in blend.SHARES), "gains", sep=",")
-    gains = []
+    gains, start = [], start_of(args.start, args.data, args.imgsz)
     for trained in args.trained:
         model = YOLO(trained).model.float()
-        start = start_of(args.start, model)
         mixed = [blend.mix(model, start, share) for share in blend.SHARES]
         table = np.array([[v for split in splits for v in measure(m, args.data, split, args.imgsz)] for m in mixed])
         pairs = [(1, 2), (2, 1)] if len(splits) == 1 else [(1, 2), (2, 1), (0, 3)]  # chosen on, reported on

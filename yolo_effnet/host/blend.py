@@ -5,7 +5,6 @@ import os
 import shutil
 from collections import defaultdict
 from copy import copy, deepcopy
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -18,8 +17,6 @@ from yolo_effnet.checks import why
 SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # of the training, of which `blend=auto` takes the best
 FEWEST = 20  # pictures to choose by; with 7 the choice did harm (docs/results.md)
 _TRAINED = (Start.GRAFTED, Start.TRAINED, Start.MATCHED)  # with neck and head
-# Of a loaded model, the tensors with rows, of the first dimension, that it did not get, and whether each is such a row.
-_unknown: WeakKeyDictionary[nn.Module, dict[str, torch.Tensor]] = WeakKeyDictionary()
 
 
 def _blended(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -33,29 +30,11 @@ def _blended(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: t.detach() for name, t in (*model.named_parameters(), *statistics.items())}
 
 
-def note_load(model: nn.Module, source: nn.Module) -> None:
-    """Note, for a training that may follow, what a model did not get from the one that it was loaded from.
-
-    Ultralytics keeps rows of a classifier by the names of classes, so a tensor may be known in part.
-    """
-    theirs, found = source.state_dict(), {}
-    for name, tensor in _blended(model).items():
-        other = theirs.get(name)
-        if other is None or other.shape[1:] != tensor.shape[1:]:
-            found[name] = torch.ones(len(tensor), dtype=torch.bool)
-            continue
-        other = other.to(tensor)
-        if not torch.equal(other, tensor):
-            rows = {row.cpu().numpy().tobytes() for row in other}
-            found[name] = torch.tensor([row.cpu().numpy().tobytes() not in rows for row in tensor])
-    _unknown[model] = found
-
-
-def start_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the weights of a model before its training, on the CPU, with NaN for what was random."""
+def start_of(model: nn.Module, new: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the weights of a model before its training, on the CPU, with NaN for rows that are `new`, and random."""
     start = {name: tensor.float().cpu().clone() for name, tensor in _blended(model).items()}
-    for name, rows in _unknown.get(model, {}).items():
-        start[name][rows] = torch.nan
+    for name in start.keys() & new.keys():
+        start[name][new[name]] = torch.nan
     return start
 
 
@@ -144,7 +123,7 @@ def _blend(trainer, file) -> None:
     LOGGER.info(f"{share:g} of the training and {1 - share:g} of its start{reached}{alone}; blend=1 leaves it")
 
 
-def apply(trainer, model: nn.Module, start: Start) -> None:
+def apply(trainer, model: nn.Module, start: Start, new: dict[str, torch.Tensor]) -> None:
     """Keep the weights at the start of a training, and blend those at its end with them where the argument says so.
 
     Raises:
@@ -169,7 +148,7 @@ def apply(trainer, model: nn.Module, start: Start) -> None:
     file = trainer.wdir / "start.pt"
     if RANK in (-1, 0) and start is not Start.RESUMED:
         file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(start_of(model), file)
+        torch.save(start_of(model, new), file)
     final_eval = trainer.final_eval
 
     @functools.wraps(final_eval)

@@ -20,16 +20,23 @@ def keep_class_branches(head: nn.Module, theirs: nn.Module) -> None:
     """Give a head class branches of the inner width that another has, which no YAML tells.
 
     Ultralytics leaves them as wide as they were for the classes that a detector had before it was fine-tuned. Both
-    heads are of one kind; branches that differ are replaced by copies of `theirs`.
+    heads are of one kind; branches that differ are replaced by copies of `theirs`, with new rows for another number of
+    classes. Heads on maps of other widths stay as they are.
     """
+    if [branch[0].conv.in_channels for branch in head.cv2] != [branch[0].conv.in_channels for branch in theirs.cv2]:
+        return
     for name in ("cv3", "one2one_cv3"):
         ours, branches = getattr(head, name, None), getattr(theirs, name, None)
         if ours is None or branches is None or ours[0][-1].in_channels == branches[0][-1].in_channels:
             continue
         act = next(m.act for m in ours.modules() if isinstance(m, Conv))
-        branches = copy.deepcopy(branches)
+        branches = copy.deepcopy(branches).to(ours[0][-1].weight).train(head.training).requires_grad_(True)
         set_activation(branches, act, backbone=False)
         setattr(head, name, branches)
+        if head.nc != theirs.nc:
+            for branch in branches:
+                branch[-1] = nn.Conv2d(branch[-1].in_channels, head.nc, 1).to(branch[-1].weight)
+            head.bias_init()
 
 
 @dataclass

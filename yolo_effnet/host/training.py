@@ -11,9 +11,21 @@ from ultralytics.nn.tasks import ClassificationModel
 from ultralytics.utils import LOGGER, RANK, torch_utils
 
 from yolo_effnet.arguments import ARGUMENTS, WEIGHTS_KEYS, Start, value_of
-from yolo_effnet.host import blend, schedule
+from yolo_effnet.host import blend, class_rows, schedule
+from yolo_effnet.host.heads import keep_class_branches
 from yolo_effnet.nn.backbone import backbone_rows
-from yolo_effnet.nn.origin import DONOR, IMAGENET, RANDOM, TRAINED, note, noting_load, origin, random_tensors
+from yolo_effnet.nn.origin import (
+    DONOR,
+    IMAGENET,
+    RANDOM,
+    TRAINED,
+    note,
+    note_rows,
+    noting_load,
+    origin,
+    random_tensors,
+    take_new_rows,
+)
 from yolo_effnet.nn.settings import draw_again
 from yolo_effnet.weights.loading import adopt_padding, backbone_of, load_backbone_weights, named_by
 from yolo_effnet.weights.sources import WeightsUnavailableError
@@ -29,8 +41,9 @@ def wrap_load(load):
         source = (weights.get("ema") or weights.get("model")) if isinstance(weights, dict) else weights
         _hint_at_graft(self, source)
         with noting_load(self, source):
+            _keep_class_branches(self, source)
             load(self, weights, *args, **kwargs)
-        blend.note_load(self, source)
+        note_rows(self, source)
 
     return wrapper
 
@@ -43,6 +56,13 @@ def _hint_at_graft(model: nn.Module, source: nn.Module) -> None:
     if isinstance(ours, Detect) and type(ours) is type(theirs):
         name = Path(getattr(source, "pt_path", None) or "x.pt").name
         LOGGER.warning(f"{name} has another backbone and other widths; graft={name} keeps its neck and head")
+
+
+def _keep_class_branches(model: nn.Module, source: nn.Module) -> None:
+    """Keep what a trained head scores classes by, as newer releases do: its width is another with fewer classes."""
+    ours, theirs = model.model[-1], getattr(source, "model", [None])[-1]
+    if isinstance(ours, Detect) and type(ours) is type(theirs) and not source.is_fused():
+        keep_class_branches(ours, theirs)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -103,9 +123,10 @@ def load_into(trainer) -> None:
     weights = _checked_weights(args, model, rows)
     if rows and getattr(args, "quantize", None) == 8 and not hasattr(torch_utils, "prepare_qat"):
         raise ValueError(f"quantize=8 needs ultralytics>=8.4.150 to train with, not {ultralytics.__version__}")
+    new = take_new_rows(model)
     if not rows or trainer.resume:
         schedule.apply(trainer, model, rows, Start.RESUMED)
-        blend.apply(trainer, model, Start.RESUMED)
+        blend.apply(trainer, model, Start.RESUMED, new)
         return
     if args.pretrained is False and isinstance(model, ClassificationModel):
         draw_again(model)  # Ultralytics' trainer has reset the layers of this kind of model to PyTorch's own weights
@@ -119,10 +140,13 @@ def load_into(trainer) -> None:
             "train model=best.pt quantize=8"
         )
     follows = bool(value_of(args, "match"))
-    if follows and start in (Start.GRAFTED, Start.TRAINED):
-        start = Start.MATCHED
+    if start in (Start.GRAFTED, Start.TRAINED):
+        if follows:
+            start = Start.MATCHED
+        else:
+            class_rows.apply(trainer, model, new)
     schedule.apply(trainer, model, rows, start)
-    blend.apply(trainer, model, start)
+    blend.apply(trainer, model, start, new)
     _note_first_update(trainer, DONOR if follows else TRAINED)
 
 

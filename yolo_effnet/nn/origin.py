@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 from ultralytics.utils.torch_utils import intersect_dicts
 
@@ -109,6 +110,30 @@ def noting_load(model: nn.Module, source: nn.Module) -> Iterator[None]:
     )
     if theirs:
         _carry_channels(rows[0], theirs[0])
+
+
+def note_rows(model: nn.Module, source: nn.Module) -> None:
+    """Note, for a training that may follow, what a model did not get from the one that it was loaded from.
+
+    Ultralytics keeps rows of a classifier by the names of classes, so a tensor may be known in part. The note is in the
+    model, because Ultralytics sends that to the processes of several GPUs.
+    """
+    theirs, found = source.state_dict(), {}
+    for name, tensor in model.state_dict().items():
+        other = theirs.get(name)
+        if not tensor.is_floating_point() or not tensor.ndim:
+            continue
+        if other is None or other.shape[1:] != tensor.shape[1:]:
+            found[name] = torch.ones(len(tensor), dtype=torch.bool)
+        elif not torch.equal(other := other.to(tensor), tensor):
+            rows = {row.cpu().numpy().tobytes() for row in other}
+            found[name] = torch.tensor([row.cpu().numpy().tobytes() not in rows for row in tensor])
+    vars(model)["new_rows"] = {name: rows for name, rows in found.items() if rows.any()}
+
+
+def take_new_rows(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return what `note_rows` noted, tensors by name and whether each of their rows is new, and forget it."""
+    return vars(model).pop("new_rows", {})
 
 
 def _carry_channels(row: Any, source: Any) -> None:

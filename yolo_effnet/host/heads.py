@@ -33,10 +33,10 @@ def keep_class_branches(head: nn.Module, theirs: nn.Module) -> None:
         branches = copy.deepcopy(branches).to(ours[0][-1].weight).train(head.training).requires_grad_(True)
         set_activation(branches, act, backbone=False)
         setattr(head, name, branches)
-        if head.nc != theirs.nc:
-            for branch in branches:
-                branch[-1] = nn.Conv2d(branch[-1].in_channels, head.nc, 1).to(branch[-1].weight)
-            head.bias_init()
+        for own, branch in zip(ours, branches, strict=True):
+            if (number := own[-1].out_channels) != branch[-1].out_channels:
+                branch[-1] = nn.Conv2d(branch[-1].in_channels, number, 1).to(branch[-1].weight)
+        head.bias_init()
 
 
 @dataclass

@@ -1,7 +1,7 @@
-"""Ranges of the arguments of blocks and of the keys of model YAMLs, and errors in one line."""
+"""Ranges of the arguments of blocks and of the keys of model YAMLs, and what errors and logs show in one line."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 PADDINGS = ("same", "symmetric")
 
@@ -48,3 +48,9 @@ def check_values(owner: str, **values) -> None:
 def why(error: BaseException) -> str:
     """Return kind and first line of an error, for a table, a log or another error."""
     return f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
+
+
+def few(names: Iterable) -> str:
+    """Return the first of the names of classes, as text."""
+    names = list(map(str, names))
+    return ", ".join([*names[:3], *[".."][: len(names) > 3]])

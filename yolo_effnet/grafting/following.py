@@ -10,6 +10,7 @@ from ultralytics.utils import LOCAL_RANK, LOGGER, RANK, SETTINGS
 
 from yolo_effnet.arguments import ARGUMENTS, value_of
 from yolo_effnet.checkpoints import open_checkpoint
+from yolo_effnet.checks import few
 from yolo_effnet.grafting import footage
 from yolo_effnet.grafting.distance import are_alike, compare
 from yolo_effnet.grafting.donor import load_detector, mode_of
@@ -123,14 +124,9 @@ def _check(args, teacher: nn.Module, follower: YOLO | None) -> None:
         what, source, follower = "donor", graft, open_checkpoint(graft, "donor")
     if follower is not None and list((names := follower.names).values()) != list(teacher.names.values()):
         raise ValueError(
-            f"match={args.match} knows {len(teacher.names)} classes, {_few(teacher.names)}, and {what} {source} "
-            f"knows {len(names)}, {_few(names)}: they must be the same, in the same order"
+            f"match={args.match} knows {len(teacher.names)} classes, {few(teacher.names.values())}, and {what} "
+            f"{source} knows {len(names)}, {few(names.values())}: they must be the same, in the same order"
         )
-
-
-def _few(names: dict) -> str:
-    """Return the first of the names of classes."""
-    return ", ".join([*map(str, list(names.values())[:3]), *[".."][: len(names) > 3]])
 
 
 def outcome(record: dict) -> str:

@@ -11,14 +11,17 @@ from ultralytics.nn.modules import Detect
 from ultralytics.utils import LOGGER, RANK, TQDM
 from ultralytics.utils.checks import check_imgsz
 
+from yolo_effnet.checks import few
+
 PICTURES = 256  # as a graft takes
 _EACH = 8  # of a class, where the pictures above have fewer
 _MOST = 1024  # pictures in all
 _BACKGROUND = (100, 1000)  # places of a picture without an object, at least and at most
 _SCORES = 20_000_000  # of all classes in all pictures, for which there are as few as possible of these places
 _PASSES = 2  # in the second, what an object is at depends on the scores too
-# Penalty relative to the mean loss of a place, of which the one that fits unseen pictures best is taken.
-_RIDGES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6)
+# Penalty relative to the mean loss of a place, of which the one that fits unseen pictures best is taken. Smaller ones
+# can fit better, but a training has to unlearn the large weights that they give (docs/results.md).
+_RIDGES = (1e-2, 3e-3, 1e-3)
 _STEPS = 20  # of Newton's method, of which it mostly takes a few
 _BRANCHES = {"cv3": "one2many", "one2one_cv3": "one2one"}  # of a head that score classes, and what of a loss wants it
 
@@ -261,5 +264,4 @@ def apply(trainer, model: nn.Module, new: dict[str, torch.Tensor]) -> None:
         head.close()
         model.train(was_training)
     names = [trainer.data["names"][i] for i in head.rows.nonzero().flatten().tolist()]
-    few = ", ".join([*map(str, names[:3]), *[".."][: len(names) > 3]])
-    LOGGER.info(f"rows of {few} solved from the labels of {len(chosen)} pictures, ridge {ridge:g}")
+    LOGGER.info(f"rows of {few(names)} solved from the labels of {len(chosen)} pictures, ridge {ridge:g}")

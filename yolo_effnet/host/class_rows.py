@@ -13,7 +13,7 @@ from ultralytics.utils.checks import check_imgsz
 
 from yolo_effnet.checks import few
 
-PICTURES = 256  # as a graft takes
+_PICTURES = 256  # as a graft takes
 _EACH = 8  # of a class, where the pictures above have fewer
 _MOST = 1024  # pictures in all
 _BACKGROUND = (100, 1000)  # places of a picture without an object, at least and at most
@@ -117,7 +117,7 @@ class _Head:
 
         No row is to be solved for where more of a branch is new than its last convolution.
         """
-        self.model, self.new = model, new
+        self.model, self.new, self.criterion = model, new, None
         self.convolutions, self.rows = {}, torch.ones(model.model[-1].nc, dtype=torch.bool)
         self.taken: dict[str, torch.Tensor] = {}
         self.wanted: dict[str, torch.Tensor] = {}
@@ -133,14 +133,14 @@ class _Head:
 
     def watch(self) -> None:
         """Note what the convolutions take and what the loss wants, from now on."""
-        criterion = self.model.init_criterion()
+        self.criterion = self.model.init_criterion()
         for name, part in _BRANCHES.items():
 
             def note_wanted(_module, _args, output, name=name):
                 self.wanted[name] = output[2]  # target scores `(B, places, classes)`
 
             if hasattr(self.model.model[-1], name):
-                assigner = getattr(criterion, part, criterion).assigner
+                assigner = getattr(self.criterion, part, self.criterion).assigner
                 self.handles.append(assigner.register_forward_hook(note_wanted))
         for name, conv in self.convolutions.items():
 
@@ -148,7 +148,6 @@ class _Head:
                 self.taken[name] = args[0]
 
             self.handles.append(conv.register_forward_pre_hook(note_taken))
-        self.criterion = criterion
 
     def close(self) -> None:
         """Note nothing any more."""
@@ -216,7 +215,7 @@ def _labelled(trainer, stride: int):
 def _chosen(dataset, classes: list[int]) -> list[int]:
     """Return the numbers of pictures, evenly chosen, and more of each class of which these have few."""
     number = len(dataset.labels)
-    chosen = {i * number // PICTURES for i in range(PICTURES)} if number > PICTURES else set(range(number))
+    chosen = {i * number // _PICTURES for i in range(_PICTURES)} if number > _PICTURES else set(range(number))
     of_class = defaultdict(list)
     for i, label in enumerate(dataset.labels):
         for kind in {int(c) for c in label["cls"].flatten()}:

@@ -20,11 +20,9 @@ def keep_class_branches(head: nn.Module, theirs: nn.Module) -> None:
     """Give a head class branches of the inner width that another has, which no YAML tells.
 
     Ultralytics leaves them as wide as they were for the classes that a detector had before it was fine-tuned. Both
-    heads are of one kind; branches that differ are replaced by copies of `theirs`, with new rows for another number of
-    classes. Heads on maps of other widths stay as they are.
+    heads are of one kind and take maps of the same widths. Branches that differ are replaced by copies of `theirs`,
+    with new rows for another number of classes.
     """
-    if [branch[0].conv.in_channels for branch in head.cv2] != [branch[0].conv.in_channels for branch in theirs.cv2]:
-        return
     for name in ("cv3", "one2one_cv3"):
         ours, branches = getattr(head, name, None), getattr(theirs, name, None)
         if ours is None or branches is None or ours[0][-1].in_channels == branches[0][-1].in_channels:

@@ -61,7 +61,10 @@ def _hint_at_graft(model: nn.Module, source: nn.Module) -> None:
 def _keep_class_branches(model: nn.Module, source: nn.Module) -> None:
     """Keep what a trained head scores classes by, as newer releases do: its width is another with fewer classes."""
     ours, theirs = model.model[-1], getattr(source, "model", [None])[-1]
-    if isinstance(ours, Detect) and type(ours) is type(theirs) and not source.is_fused():
+    if not isinstance(ours, Detect) or type(ours) is not type(theirs) or source.is_fused():
+        return
+    here, there = ([branch[0].conv.in_channels for branch in head.cv2] for head in (ours, theirs))
+    if here == there:
         keep_class_branches(ours, theirs)
 
 

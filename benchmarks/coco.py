@@ -25,7 +25,7 @@ from ultralytics.utils.torch_utils import get_flops, get_num_params
 
 from yolo_effnet import graft
 from yolo_effnet.checks import check_value, is_integer, why
-from yolo_effnet.grafting.taps import NARROW, WIDE
+from yolo_effnet.grafting.taps import AUTO, TAPS
 from yolo_effnet.tools import compare
 from yolo_effnet.tools.formats import PYTORCH, parse_format
 from yolo_effnet.tools.timing import parse_device
@@ -261,7 +261,7 @@ def main() -> int:
     parser.add_argument("--imgsz", type=int, default=640, help="side of the pictures in pixels (default: 640)")
     parser.add_argument("--number", type=int, default=1024, help="training pictures to graft on (default: 1024)")
     parser.add_argument("--match", type=int, default=1000, help="gradient steps after the graft (default: 1000)")
-    parser.add_argument("--taps", choices=[NARROW, WIDE], default=NARROW, help="(default: %(default)s)")
+    parser.add_argument("--taps", choices=TAPS, default=AUTO, help="(default: %(default)s)")
     parser.add_argument(
         "--formats", nargs="*", default=["openvino"], metavar="NAME",
         help="to time besides pytorch, as in yolo-effnet benchmark (default: openvino)",

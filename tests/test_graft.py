@@ -201,8 +201,10 @@ def test_a_small_training_keeps_what_the_donor_knows(score, asked, expected, ima
         model.train(graft=donor, data=images, project=tmp_path, **arguments)
     assert all(rate == expected * ultralytics for rate, ultralytics in seen)
     assert model.trainer.args.lr_ratio == expected
-    record = YOLO(model.trainer.save_dir / "grafted.pt").model.yaml["graft"]
+    written = YOLO(model.trainer.save_dir / "grafted.pt").model.yaml
+    record = written["graft"]
     assert record["confidence"] == pytest.approx(1 / (1 + np.exp(-score)), abs=1e-3)
+    assert any(name == "Index" for _, _, name, _ in written["backbone"]) == (record["confidence"] >= 0.3)  # wide maps
     kept = f"donor's confidence in these pictures was {record['confidence']}"
     assert ((kept in caplog.text), f"learning rate 0.25 x {seen[0][1]:g}" in caplog.text) == (expected == 0.25,) * 2
 

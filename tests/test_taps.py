@@ -183,8 +183,25 @@ def test_the_donors_own_backbone_gives_its_output_back(name, images, tmp_path):
     assert (output(grafted.model, x) - wanted).abs().max() / wanted.abs().max() < 1e-4
 
 
-def test_taps_are_narrow_or_wide(images, tmp_path):
-    with pytest.raises(ValueError, match="taps must be narrow or wide, got 'broad'"):
+@pytest.mark.parametrize(
+    ("score", "backbone", "wide"), [(-0.8, "yolov8-effb0", 3), (-0.9, "yolov8-effb0", 0), (-0.8, RESNET, 0)]
+)
+def test_a_graft_takes_wide_maps_by_itself_where_its_donor_is_sure(score, backbone, wide, images, tmp_path):
+    """Its score is 0.31, or 0.29 where it is not; a backbone may have no such maps."""
+    donor = YOLO(checkpoint("yolov8n", tmp_path)).model
+    for branch in donor.model[-1].cv3:
+        branch[-1].weight.data.zero_()
+        branch[-1].bias.data.fill_(score)
+    torch.manual_seed(0)
+    found = yolo_effnet.graft(donor, backbone, images, **QUICK).model
+    assert len(wide_rows(found)) == wide
+    told = yolo_effnet.graft(donor, backbone, images, taps="wide" if wide else "narrow", **QUICK).model
+    assert found.yaml == told.yaml
+    torch.testing.assert_close(found.state_dict(), told.state_dict())
+
+
+def test_taps_are_auto_narrow_or_wide(images, tmp_path):
+    with pytest.raises(ValueError, match="taps must be auto, narrow or wide, got 'broad'"):
         yolo_effnet.graft(checkpoint("yolov8n", tmp_path), "yolov8-effb0", images, taps="broad", **QUICK)
 
 

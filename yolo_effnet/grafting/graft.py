@@ -25,13 +25,15 @@ from yolo_effnet.grafting.seams import Seam, find_seams
 from yolo_effnet.grafting.short_training import match as follow_donor
 from yolo_effnet.grafting.slimming import slimmed
 from yolo_effnet.grafting.solve import solve
-from yolo_effnet.grafting.taps import NARROW, WIDE
+from yolo_effnet.grafting.taps import AUTO, NARROW, TAPS
 from yolo_effnet.host.heads import keep_class_branches
 from yolo_effnet.nn.backbone import backbone_rows
 from yolo_effnet.nn.origin import DONOR, note
 from yolo_effnet.nn.settings import set_activation
+from yolo_effnet.recipe import SURE
 
 
+@torch.random.fork_rng(devices=[])
 def _build(donor: Donor, backbone: Backbone, taps: str, activation: str | None) -> tuple[nn.Module, list[list[Seam]]]:
     """Return the grafted model with the donor's neck and head, and what is to be solved for.
 
@@ -127,15 +129,15 @@ def solved(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         taker = load_backbone(backbone, giver)
-        model, seams = _build(giver, taker, taps, activation)
+        model, seams = _build(giver, taker, NARROW if taps == AUTO else taps, activation)
     files = find(images, number)
-    if max_gflops is None:
-        _tell_cost(giver, model)
-        given = give_weights(model, taker, backbone_weights, allow_random)
-        pictures = Pictures(files, imgsz, giver.model.yaml.get("channels", 3))
-    else:
-        given = give_weights(taker.model, taker, backbone_weights, allow_random)
-        pictures = Pictures(files, imgsz, giver.model.yaml.get("channels", 3))
+    given = give_weights(model if max_gflops is None else taker.model, taker, backbone_weights, allow_random)
+    pictures = Pictures(files, imgsz, giver.model.yaml.get("channels", 3))
+    giver.model.to(device)
+    sure = round(confidence(giver, pictures, device), 3)
+    if taps == AUTO and sure < SURE:
+        taps = NARROW
+    if max_gflops is not None:
 
         def cost(backbone: Backbone) -> float:
             return get_flops(_build(giver, backbone, taps, activation)[0], 640)
@@ -143,18 +145,21 @@ def solved(
         taker = replace(slimmed(taker, cost, max_gflops, pictures, device), trained=True)
         model, seams = _build(giver, taker, taps, activation)
         give_weights(model, taker, None, allow_random)
-        _tell_cost(giver, model)
+    elif taps == AUTO:
+        taker = Backbone(taker.name, model, anatomy(model, "the narrow graft"), trained=True)
+        model, seams = _build(giver, taker, taps, activation)
+        give_weights(model, taker, None, allow_random)
+    _tell_cost(giver, model)
     LOGGER.info(f"Backbone of {taker.name}: {given}")
     LOGGER.info(
         f"Neck and head of {giver.name}, whose licence holds for the result too: AGPL-3.0 for weights of Ultralytics"
     )
-    giver.model.to(device)
+    LOGGER.info(f"{giver.name} has a confidence of {sure} in what these pictures show")
     model.to(device).eval()
     record = {
         "donor": giver.name, "backbone": taker.name, "pictures": len(pictures), "imgsz": imgsz, "seed": seed,
-        "confidence": round(confidence(giver, pictures, device), 3),
+        "confidence": sure,
     }  # fmt: skip
-    LOGGER.info(f"{giver.name} has a confidence of {record['confidence']} in what these pictures show")
     if activation:
         record["activation"], own = activation, activation_of(model)
         set_activation(model, activation_of(giver.model), backbone=False)  # for which the weights are
@@ -175,7 +180,7 @@ def graft(
     *,
     number: int = 256,
     imgsz: int = 640,
-    taps: str = NARROW,
+    taps: str = AUTO,
     max_gflops: float | None = None,
     match: int = 0,
     activation: str | None = None,
@@ -203,7 +208,8 @@ def graft(
         number (int): Pictures that are taken, evenly, each with its mirror image.
         imgsz (int): Side in pixels to which they are letterboxed; rounded up to a multiple of the donor's stride.
         taps (str): What the neck takes: `narrow`, the outputs of the backbone's stages, or `wide`, also what their last
-            blocks project, six times as wide, of stages of ours.
+            blocks project, six times as wide, of stages of ours. `auto` is `wide` where the donor is sure of the
+            pictures and there are such maps.
         max_gflops (float | None): GFLOPs at 640 pixels that the result may have. Where it has more, the last stage of
             the backbone is left out, if it does not stride, and then residual blocks.
         match (int): Gradient steps of 8 pictures that follow, which bring what the head takes and gives to the donor's;
@@ -227,8 +233,8 @@ def graft(
     """
     if isinstance(match, bool) or not isinstance(match, int) or match < 0:
         raise ValueError(f"match must be a number of steps >= 0, got {match!r}")
-    if taps not in (NARROW, WIDE):
-        raise ValueError(f"taps must be {NARROW} or {WIDE}, got {taps!r}")
+    if taps not in TAPS:
+        raise ValueError(f"taps must be {', '.join(TAPS[:-1])} or {TAPS[-1]}, got {taps!r}")
     if activation and not match:
         raise ValueError(f"activation={activation} changes what neck and head compute, and needs match, such as 300")
     if isinstance(imgsz, bool) or not isinstance(imgsz, int) or imgsz < 1:

@@ -27,7 +27,7 @@ def _graft(trainer) -> None:
     from yolo_effnet.checkpoints import save_checkpoint  # not for other trainings: it needs all of Ultralytics
     from yolo_effnet.grafting.donor import load_donor
     from yolo_effnet.grafting.graft import solved
-    from yolo_effnet.grafting.taps import NARROW
+    from yolo_effnet.grafting.taps import AUTO
 
     file = trainer.save_dir / "grafted.pt"
     if RANK in (-1, 0):
@@ -37,7 +37,7 @@ def _graft(trainer) -> None:
         size = check_imgsz(args.imgsz, stride=1, max_dim=1)  # one side, which is rounded for the donor
         file.parent.mkdir(parents=True, exist_ok=True)
         model, _, _, pictures = solved(
-            giver.model, args.model, trainer.data["train"], number=256, imgsz=size, taps=NARROW, seed=args.seed,
+            giver.model, args.model, trainer.data["train"], number=256, imgsz=size, taps=AUTO, seed=args.seed,
             activation=value_of(args, "activation"), backbone_weights=value_of(args, "backbone_weights"),
             allow_random=False, device=torch.device(trainer.device),
         )  # fmt: skip

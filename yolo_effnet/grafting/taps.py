@@ -11,7 +11,7 @@ from yolo_effnet.nn.stages import EfficientNetStage
 from yolo_effnet.nn.timm_backbone import TimmBackbone
 from yolo_effnet.nn.timm_models import wide_maps
 
-NARROW, WIDE = "narrow", "wide"
+AUTO, NARROW, WIDE = TAPS = "auto", "narrow", "wide"
 
 
 def _narrow_rows(layers: list) -> dict[int, int]:
@@ -47,7 +47,7 @@ def tapped_rows(backbone: Backbone, levels: list[int], taps: str) -> tuple[list[
     Args:
         backbone (Backbone): Of which taps that it has already are forgotten.
         levels (list[int]): Those of the pyramid, 3 for P3/8, that the neck takes; the backbone has a map at each.
-        taps (str): `narrow` for outputs alone, `wide` for the wide maps too.
+        taps (str): `narrow` for outputs alone, `wide` for the wide maps too, `auto` for those if there are any.
 
     Raises:
         ValueError: If `taps` is `wide` and there is no wide map.
@@ -72,7 +72,7 @@ def tapped_rows(backbone: Backbone, levels: list[int], taps: str) -> tuple[list[
         if level is None:
             continue
         maps[level] = {last: anatomy.channels[layer.i]}
-        if taps != WIDE:
+        if taps == NARROW:
             continue
         if isinstance(layer, EfficientNetStage) and layer[-1].has_wide_map:
             _tap(layer, args, 5)

@@ -10,7 +10,7 @@ import torch
 from backbones import fused, randomize
 from donors import QUICK, checkpoint, output
 from ultralytics import YOLO
-from ultralytics.nn.modules import SPPF, Index
+from ultralytics.nn.modules import SPPF, Concat, Index
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import torch_utils
 
@@ -105,6 +105,23 @@ def test_a_wrong_row_is_one_clear_error(row, message):
         DetectionModel({"nc": 2, "backbone": rows, "head": [[[-1], 1, "Detect", ["nc"]]]}, verbose=False)
 
 
+def test_a_stage_takes_the_output_of_a_tapped_one():
+    """With or without a row that picks it."""
+    after = [-1, 1, "FusedStage", [32, 3, 2]]
+    rows = [[*ROWS, after], [*ROWS, [-1, 1, "Index", [24, 1]], after]]
+    models = []
+    for backbone in rows:
+        torch.manual_seed(0)
+        models.append(
+            DetectionModel({"nc": 2, "backbone": backbone, "head": [[[-1], 1, "Detect", ["nc"]]]}, verbose=False)
+        )
+    direct, picked = models
+    x = torch.rand(1, 3, 64, 64)
+    for name, built in zip(direct.state_dict(), picked.state_dict().values(), strict=True):
+        assert torch.equal(direct.state_dict()[name], built)
+    torch.testing.assert_close(output(direct, x), output(picked, x))
+
+
 RESNET = {
     "nc": 2,
     "backbone": [
@@ -158,6 +175,8 @@ def test_a_neck_takes_wide_maps(donor, backbone, wide, images, tmp_path):
     again.load_state_dict(first.state_dict())
     torch.testing.assert_close(output(again, x), output(first, x))
     assert len(wide_rows(first)) == wide
+    joined = [{f if f >= 0 else layer.i + f for f in layer.f} for layer in first.model if isinstance(layer, Concat)]
+    assert [len(rows) for rows in joined] == [len(layer.f) for layer in first.model if isinstance(layer, Concat)]
     if not wide:
         with pytest.raises(ValueError, match="taps=wide needs a backbone of EfficientNetStage or FusedStage rows"):
             yolo_effnet.graft(giver, backbone, images, taps="wide", **options)

@@ -44,8 +44,10 @@ def grafted_yaml(donor: Donor, backbone: Backbone, taps: str, activation: str | 
         )
     rows, maps = tapped_rows(backbone, levels, taps)
     head, neck = donor.head, list(donor.model.model)[theirs.start :]
-    if isinstance(neck[0], SPPF) and len(maps[5]) > 1:
-        rows.append([[-1, *list(maps[5])[1:]], 1, "Concat", [1]])
+    top, *others = maps[5]
+    if isinstance(neck[0], SPPF) and others:
+        rows.append([[top, *others], 1, "Concat", [1]])
+        top = len(rows) - 1
     start = len(rows)
     shift = start - theirs.start
     for layer, row in zip(neck, explicit_rows(donor.model, theirs.channels)[theirs.start :], strict=True):
@@ -56,7 +58,7 @@ def grafted_yaml(donor: Donor, backbone: Backbone, taps: str, activation: str | 
             elif isinstance(layer, Concat):  # which takes the two maps of a donor with taps, too
                 taken += [row for row in maps[theirs.levels[f]] if row not in taken]
             else:
-                taken.append(start - 1 if layer is neck[0] else next(iter(maps[theirs.levels[f]])))
+                taken.append(top if layer is neck[0] else next(iter(maps[theirs.levels[f]])))
         if layer.i != head.i:  # whose maps distillation finds by their numbers
             taken = [-1 if f == len(rows) - 1 else f for f in taken]
         row[0] = taken if isinstance(layer.f, list) else taken[0]

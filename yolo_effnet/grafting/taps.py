@@ -56,7 +56,7 @@ def tapped_rows(backbone: Backbone, levels: list[int], taps: str) -> tuple[list[
     layers = list(backbone.model.model)[: anatomy.start]
     narrow = _narrow_rows(layers)
     ends = {narrow.get(row, row): level for level in levels if (row := anatomy.tap(level)) is not None}
-    rows, moved, maps = [], {-1: -1}, {}
+    rows, moved, maps, tapped = [], {-1: -1}, {}, {}
     for layer, (_, n, name, args) in zip(layers, explicit_rows(backbone.model, anatomy.channels), strict=False):
         if layer.i in narrow:
             moved[layer.i] = moved[narrow[layer.i]]
@@ -76,10 +76,7 @@ def tapped_rows(backbone: Backbone, levels: list[int], taps: str) -> tuple[list[
             continue
         if isinstance(layer, EfficientNetStage) and layer[-1].has_wide_map:
             _tap(layer, args, 5)
-            conv = layer[-1].project.conv
-            rows += [[-1, 1, "Index", [conv.in_channels, 0]], [last, 1, "Index", [conv.out_channels, 1]]]
-            moved[layer.i] = last + 2
-            maps[level] = {last + 2: conv.out_channels, last + 1: conv.in_channels}
+            tapped[level] = last, layer[-1].project.conv
         elif isinstance(layer, Index) and isinstance(source := layers[sources(layer)[0]], TimmBackbone):
             wide = next((m for m in wide_maps(source.name) if m.stride == 2**level), None)
             if wide is None:
@@ -89,6 +86,9 @@ def tapped_rows(backbone: Backbone, levels: list[int], taps: str) -> tuple[list[
                 _tap(source, rows[row][3], 2)
             rows.append([row, 1, "Index", [wide.channels, wide.index]])
             maps[level][last + 1] = wide.channels
+    for level, (row, conv) in tapped.items():  # after the backbone, whose rows have the same numbers as without
+        rows += [[row, 1, "Index", [conv.in_channels, 0]], [row, 1, "Index", [conv.out_channels, 1]]]
+        maps[level] = {len(rows) - 1: conv.out_channels, len(rows) - 2: conv.in_channels}
     if taps == WIDE and not any(len(taken) > 1 for taken in maps.values()):
         raise ValueError(
             f"taps={taps} needs a backbone of EfficientNetStage or FusedStage rows, or one of timm with wide maps, as "

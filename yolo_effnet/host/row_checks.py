@@ -8,6 +8,8 @@ from yolo_effnet.nn.registry import BLOCKS, ONCE, REPEATS
 from yolo_effnet.nn.stages import EfficientNetStage
 from yolo_effnet.nn.timm_models import STRIDES, feature_maps, wide_maps
 
+_STAGES = ("EfficientNetStage", "FusedStage")
+
 
 def _check_shape(index: int, row) -> None:
     """Check that a row of any block is a list of source, repeats, name and arguments."""
@@ -126,14 +128,14 @@ def check_rows(d: dict) -> dict:
             _check_shape(index, row)
             for f in row[0] if isinstance(row[0], (list, tuple)) else row[:1]:
                 source = index + f if f < 0 else f
-                if source in maps:
+                if source in maps and not (row[2] in _STAGES and modules[source] in _STAGES):
                     _check_index_row(index, row, modules[source], maps[source])
                 elif row[2] == "Index" and index and modules[source] in (*BLOCKS, "Index"):
                     raise row_error(index, row, f"Index picks one of several feature maps, row {source} gives one only")
             checked[part].append(_check_row(index, row) if row[2] in BLOCKS else row)
             if row[2] == "TimmBackbone":
                 maps[index] = feature_maps(row[3][0]) + (wide_maps(row[3][0]) if row[3][2:3] == [True] else ())
-            elif row[2] in ("EfficientNetStage", "FusedStage") and row[3][5:6] == [True]:  # tapped
+            elif row[2] in _STAGES and row[3][5:6] == [True]:  # tapped
                 maps[index] = None
             modules.append(row[2])
             index += 1

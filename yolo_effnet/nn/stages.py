@@ -102,6 +102,10 @@ class EfficientNetStage(BackboneRow, nn.Sequential):
         if tap:
             self[-1].tap = True
 
+    def forward(self, x: torch.Tensor | dict[int, torch.Tensor]) -> torch.Tensor | dict[int, torch.Tensor]:
+        """Map `(B, c1, H, W)`, which may be the output among the maps of a tapped stage, as `__init__` says."""
+        return super().forward(x[1] if isinstance(x, dict) else x)
+
     @property
     def tap_channels(self) -> tuple[int, int] | None:
         """Channels of the two maps of a tapped stage, None for one that gives its output only."""

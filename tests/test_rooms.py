@@ -14,7 +14,7 @@ ALLOWED = {
     "nn": {"zoo", "arguments", "checks"},
     "weights": {"zoo", "nn", "checks"},
     "host": {"zoo", "nn", "weights", "arguments", "checks", "patches", "recipe"},
-    "grafting": {"zoo", "nn", "weights", "host", "arguments", "checkpoints", "checks"},
+    "grafting": {"zoo", "nn", "weights", "host", "arguments", "checkpoints", "checks", "recipe"},
     "tools": {"zoo", "nn", "weights", "host", "checkpoints", "checks"},
 }
 STDLIB_ONLY = ("startup.py", "patches.py", "arguments.py", "recipe.py")

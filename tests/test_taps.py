@@ -217,6 +217,7 @@ def test_a_graft_takes_wide_maps_by_itself_where_its_donor_is_sure(score, backbo
     told = yolo_effnet.graft(donor, backbone, images, taps="wide" if wide else "narrow", **QUICK).model
     assert found.yaml == told.yaml
     torch.testing.assert_close(found.state_dict(), told.state_dict())
+    assert not wide_rows(yolo_effnet.graft(donor, backbone, images, max_gflops=100, **QUICK).model)
 
 
 def test_taps_are_auto_narrow_or_wide(images, tmp_path):

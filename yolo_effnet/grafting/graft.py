@@ -135,7 +135,7 @@ def solved(
     pictures = Pictures(files, imgsz, giver.model.yaml.get("channels", 3))
     giver.model.to(device)
     sure = round(confidence(giver, pictures, device), 3)
-    if taps == AUTO and sure < SURE:
+    if taps == AUTO and (sure < SURE or max_gflops is not None):  # which wide maps would have to be paid out of
         taps = NARROW
     if max_gflops is not None:
 
@@ -143,10 +143,9 @@ def solved(
             return get_flops(_build(giver, backbone, taps, activation)[0], 640)
 
         taker = replace(slimmed(taker, cost, max_gflops, pictures, device), trained=True)
-        model, seams = _build(giver, taker, taps, activation)
-        give_weights(model, taker, None, allow_random)
     elif taps == AUTO:
         taker = Backbone(taker.name, model, anatomy(model, "the narrow graft"), trained=True)
+    if max_gflops is not None or taps == AUTO:
         model, seams = _build(giver, taker, taps, activation)
         give_weights(model, taker, None, allow_random)
     _tell_cost(giver, model)
@@ -209,7 +208,7 @@ def graft(
         imgsz (int): Side in pixels to which they are letterboxed; rounded up to a multiple of the donor's stride.
         taps (str): What the neck takes: `narrow`, the outputs of the backbone's stages, or `wide`, also what their last
             blocks project, six times as wide, of stages of ours. `auto` is `wide` where the donor is sure of the
-            pictures and there are such maps.
+            pictures, there are such maps, and nothing says what the result may cost.
         max_gflops (float | None): GFLOPs at 640 pixels that the result may have. Where it has more, the last stage of
             the backbone is left out, if it does not stride, and then residual blocks.
         match (int): Gradient steps of 8 pictures that follow, which bring what the head takes and gives to the donor's;

@@ -205,7 +205,7 @@ def test_the_donors_own_backbone_gives_its_output_back(name, images, tmp_path):
 @pytest.mark.parametrize(
     ("score", "backbone", "wide"), [(-0.8, "yolov8-effb0", 3), (-0.9, "yolov8-effb0", 0), (-0.8, RESNET, 0)]
 )
-def test_a_graft_takes_wide_maps_by_itself_where_its_donor_is_sure(score, backbone, wide, images, tmp_path):
+def test_a_graft_takes_wide_maps_by_itself_where_its_donor_is_sure(score, backbone, wide, images, tmp_path, caplog):
     """Its score is 0.31, or 0.29 where it is not; a backbone may have no such maps."""
     donor = YOLO(checkpoint("yolov8n", tmp_path)).model
     for branch in donor.model[-1].cv3:
@@ -214,6 +214,7 @@ def test_a_graft_takes_wide_maps_by_itself_where_its_donor_is_sure(score, backbo
     torch.manual_seed(0)
     found = yolo_effnet.graft(donor, backbone, images, **QUICK).model
     assert len(wide_rows(found)) == wide
+    assert ("so that the neck takes wide maps" in caplog.text) == bool(wide)
     told = yolo_effnet.graft(donor, backbone, images, taps="wide" if wide else "narrow", **QUICK).model
     assert found.yaml == told.yaml
     torch.testing.assert_close(found.state_dict(), told.state_dict())

@@ -153,7 +153,9 @@ def solved(
     LOGGER.info(
         f"Neck and head of {giver.name}, whose licence holds for the result too: AGPL-3.0 for weights of Ultralytics"
     )
-    LOGGER.info(f"{giver.name} has a confidence of {sure} in what these pictures show")
+    is_wider = taps == AUTO and model.yaml["backbone"] != taker.model.yaml["backbone"]  # than the narrow graft
+    so = ", so that the neck takes wide maps (yolo-effnet graft --taps narrow does without)" if is_wider else ""
+    LOGGER.info(f"{giver.name} has a confidence of {sure} in what these pictures show{so}")
     model.to(device).eval()
     record = {
         "donor": giver.name, "backbone": taker.name, "pictures": len(pictures), "imgsz": imgsz, "seed": seed,

@@ -135,6 +135,7 @@ def solved(
     pictures = Pictures(files, imgsz, giver.model.yaml.get("channels", 3))
     giver.model.to(device)
     sure = round(confidence(giver, pictures, device), 3)
+    giver.model.cpu()  # beside which models are built
     if taps == AUTO and (sure < SURE or max_gflops is not None):  # which wide maps would have to be paid out of
         taps = NARROW
     if max_gflops is not None:
@@ -156,6 +157,7 @@ def solved(
     is_wider = taps == AUTO and model.yaml["backbone"] != taker.model.yaml["backbone"]  # than the narrow graft
     so = ", so that the neck takes wide maps (yolo-effnet graft --taps narrow does without)" if is_wider else ""
     LOGGER.info(f"{giver.name} has a confidence of {sure} in what these pictures show{so}")
+    giver.model.to(device)
     model.to(device).eval()
     record = {
         "donor": giver.name, "backbone": taker.name, "pictures": len(pictures), "imgsz": imgsz, "seed": seed,

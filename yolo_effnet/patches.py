@@ -80,6 +80,7 @@ LENT = {
     "host.int8_training": "our blocks in ModelOpt's registry, while it prepares or restores a model",
     "host.int8": "a function of ONNX Runtime or LiteRT, and the one of Ultralytics that calls it, for an export",
     "host.training": "on one trainer, `set_model_attributes` until it has run, `optimizer_step` until its first call",
+    "host.memory": "options of glibc's `mallopt`, which are no part of Ultralytics, for a training on a CPU",
     "host.class_rows": "on one trainer, `args` while a data set is built",
     "host.blend": "on one trainer, `final_eval`; on its validator, arguments and callbacks while shares are validated",
     "grafting.following": "on one trainer, `build_dataset`, `plot_training_labels` and `final_eval`",

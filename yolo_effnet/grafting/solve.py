@@ -13,6 +13,7 @@ from yolo_effnet.grafting.anatomy import watched
 from yolo_effnet.grafting.donor import Donor
 from yolo_effnet.grafting.pictures import Pictures
 from yolo_effnet.grafting.seams import Seam, run
+from yolo_effnet.host.memory import kept
 
 # Ridge relative to the mean square of an input, of which the one that fits unseen pictures best is taken.
 _RIDGES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-9, 1e-12)
@@ -179,7 +180,9 @@ def solve(donor: Donor, model: nn.Module, seams: list[list[Seam]], pictures: Pic
     """
     fits = {}
     for row in seams:
-        for seam, halves in zip(row, _collect(donor, model, row, pictures, device), strict=True):
+        with kept(device):
+            sums = _collect(donor, model, row, pictures, device)
+        for seam, halves in zip(row, sums, strict=True):
             layer = _convolution(model, seam)
             twin = None if seam.name == "project" else donor.model.model[seam.donor_row].get_submodule(seam.name)
             prior = _prior(seam, layer.conv, twin and twin.conv)

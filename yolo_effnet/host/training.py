@@ -11,7 +11,7 @@ from ultralytics.nn.tasks import ClassificationModel
 from ultralytics.utils import LOGGER, RANK, torch_utils
 
 from yolo_effnet.arguments import ARGUMENTS, WEIGHTS_KEYS, Start, value_of
-from yolo_effnet.host import blend, class_rows, schedule
+from yolo_effnet.host import blend, class_rows, memory, schedule
 from yolo_effnet.host.heads import keep_class_branches
 from yolo_effnet.nn.backbone import backbone_rows
 from yolo_effnet.nn.origin import (
@@ -213,8 +213,11 @@ def wrap_setup(setup):
 
         self.set_model_attributes = finish_and_load
         try:
-            return setup(self, *args, **kwargs)
+            result = setup(self, *args, **kwargs)
         finally:
             del self.set_model_attributes
+        if backbone_rows(unwrapped(self.model)):
+            memory.keep_in(self)
+        return result
 
     return wrapper

@@ -129,7 +129,7 @@ def test_what_was_shaken_comes_back(learned, tmp_path, caplog):
     rows = (Path(model.trainer.save_dir) / "results.csv").read_text().splitlines()
     first, last = (dict(zip(rows[0].split(","), row.split(","), strict=True)) for row in (rows[1], rows[-1]))
     assert float(last["val/match_loss"]) < before / 2
-    assert float(last["val/cls_loss"]) < float(first["val/cls_loss"]) / 2
+    assert float(last["val/cls_loss"]) < 0.9 * float(first["val/cls_loss"])
     assert files_below(data.parent) == labels
     (told,) = [r.getMessage() for r in caplog.records if r.getMessage().startswith("agrees with")]
     assert f"before {facts['before']:.2f}; mAP50-95 on the labels of these pictures 0." in told

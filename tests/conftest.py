@@ -19,7 +19,7 @@ from ultralytics import YOLO
 # Files of which most tests train, export, install or run commands. `pytest -m "not slow"` leaves them out.
 SLOW = {
     "test_benchmark", "test_blend", "test_class_rows", "test_compare", "test_docs", "test_examples", "test_export",
-    "test_gpu", "test_graft", "test_graft_pictures", "test_int8", "test_match_training", "test_modes",
+    "test_gpu", "test_graft", "test_graft_pictures", "test_int8", "test_match_training", "test_memory", "test_modes",
     "test_real_weights", "test_recipe", "test_starts", "test_startup", "test_tasks", "test_training_start",
     "test_trust", "test_versions",
 }  # fmt: skip

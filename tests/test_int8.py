@@ -12,6 +12,7 @@ import onnxruntime
 import pictures
 import pytest
 import torch
+from runtimes import exact_session
 from ultralytics import YOLO
 from ultralytics.engine import trainer
 from ultralytics.nn.tasks import DetectionModel
@@ -98,7 +99,7 @@ def test_the_graph_computes_in_int8_what_tensorrt_fuses(graph, quantised):
 
 def test_the_graph_gives_what_the_model_gives(graph, quantised):
     x = torch.rand(1, 3, 64, 64)
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    session = exact_session(graph)
     found = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
     with torch.no_grad():
         expected = YOLO(quantised[0]).model.float().eval().fuse()(x)[0].numpy()

@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 from backbones import assert_equal, expected, features, tensors
+from runtimes import OVERFLOWS, exact_session
 from ultralytics import ASSETS, YOLO
 
 import yolo_effnet
@@ -102,6 +103,8 @@ def test_exports_keep_the_prediction(name, options, needs, tolerance, classifier
         pytest.skip(f"{needs} is not installed: pip install yolo_effnet[export]")
     model = YOLO(classifier)
     if "int8" in options:
+        if OVERFLOWS:
+            pytest.skip("OpenVINO's int8 overflows on a processor without VNNI")
         options = {**options, "data": calibration(tmp_path_factory.mktemp("calibration"))}
     file = model.export(format=name, imgsz=224, device="cpu", **options)
     for picture, top1 in TOP1.items():
@@ -125,7 +128,7 @@ def test_int8_of_onnx_keeps_the_prediction(classifier, tmp_path):
 
     quantization.quantize_static(file, tmp_path / "int8.onnx", Reader(), per_channel=True)
     for picture, top1 in TOP1.items():
-        scores = ModelFile(str(tmp_path / "int8.onnx"), pixels(picture), torch.device("cpu"))()
+        scores = exact_session(tmp_path / "int8.onnx").run(None, {"images": batch(picture).numpy()})[0]
         assert YOLO(classifier).names[int(scores.argmax())] == top1
 
 

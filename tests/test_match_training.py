@@ -121,7 +121,7 @@ def test_what_was_shaken_comes_back(learned, tmp_path, caplog):
     best, data = learned
     labels = files_below(data.parent)
     model = YOLO(shaken(best, tmp_path))
-    model.train(data=data, match=str(best), project=tmp_path, **{**TRAINING, "epochs": 4, "mosaic": 0})
+    model.train(data=data, match=str(best), project=tmp_path, **{**TRAINING, "epochs": 10, "mosaic": 0})
     facts = record(YOLO(model.trainer.best))
     assert facts["before"] + 0.05 < facts["agreement"] <= 1
     before, after = facts["error"]
@@ -129,7 +129,8 @@ def test_what_was_shaken_comes_back(learned, tmp_path, caplog):
     rows = (Path(model.trainer.save_dir) / "results.csv").read_text().splitlines()
     first, last = (dict(zip(rows[0].split(","), row.split(","), strict=True)) for row in (rows[1], rows[-1]))
     assert float(last["val/match_loss"]) < before / 2
-    assert float(last["val/cls_loss"]) < 0.9 * float(first["val/cls_loss"])
+    outputs = [sum(float(row[f"val/{name}_loss"]) for name in ("cls", "box")) for row in (first, last)]
+    assert outputs[1] < outputs[0] / 2
     assert files_below(data.parent) == labels
     (told,) = [r.getMessage() for r in caplog.records if r.getMessage().startswith("agrees with")]
     assert f"before {facts['before']:.2f}; mAP50-95 on the labels of these pictures 0." in told

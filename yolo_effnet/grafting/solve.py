@@ -179,16 +179,14 @@ def solve(donor: Donor, model: nn.Module, seams: list[list[Seam]], pictures: Pic
             there are four or fewer.
     """
     fits = {}
-    for row in seams:
-        with kept(device):
-            sums = _collect(donor, model, row, pictures, device)
-        for seam, halves in zip(row, sums, strict=True):
-            layer = _convolution(model, seam)
-            twin = None if seam.name == "project" else donor.model.model[seam.donor_row].get_submodule(seam.name)
-            prior = _prior(seam, layer.conv, twin and twin.conv)
-            weights, total, fit, ridge = fitted(halves, prior)
-            install(layer, twin and twin.bn, weights, total)
-            name = f"{seam.row}.{seam.name}".rstrip(".")
-            fits[name] = round(fit, 4)
-            LOGGER.info(f"{name}: R2 {fit:.3f} at ridge {ridge:g}")
+    with kept(device):
+        for row in seams:
+            for seam, halves in zip(row, _collect(donor, model, row, pictures, device), strict=True):
+                layer = _convolution(model, seam)
+                twin = None if seam.name == "project" else donor.model.model[seam.donor_row].get_submodule(seam.name)
+                weights, total, fit, ridge = fitted(halves, _prior(seam, layer.conv, twin and twin.conv))
+                install(layer, twin and twin.bn, weights, total)
+                name = f"{seam.row}.{seam.name}".rstrip(".")
+                fits[name] = round(fit, 4)
+                LOGGER.info(f"{name}: R2 {fit:.3f} at ridge {ridge:g}")
     return fits

@@ -150,22 +150,28 @@ def wide_rows(model) -> list:
     return wide
 
 
+def stages_taken(model) -> int:
+    """Return the number of stages whose output goes both to the next one and to a row that joins maps."""
+    joined = {f for layer in model.model if isinstance(layer, Concat) for f in sources(layer)}
+    return sum(isinstance(model.model[f], EfficientNetStage) for f in joined)
+
+
 @pytest.mark.parametrize(
-    ("donor", "backbone", "wide"),
+    ("donor", "backbone", "wide", "before"),
     [
-        ("yolov8n", "yolov8-efflite0", 3),
-        ("yolov8s-seg", "yolov8-effb0", 3),
-        ("yolov8n-pose", "yolov8-effb1", 3),
-        ("yolov8n-obb", "yolov8-effv2b0", 3),
-        ("yolov8n-p2", "yolov8-effv2b0", 4),
-        ("yolov8n-p6", "yolov8-effb0", 3),
-        ("yolo26n", "yolo26-effb0", 3),
-        ("yolo11n", "yolov8-mobilenetv2_100", 3),
-        ("yolov8n-p2", "yolov8-mobilenetv3_large_100", 3),
-        ("yolov8n", RESNET, 0),
+        ("yolov8n", "yolov8-efflite0", 3, 2),
+        ("yolov8s-seg", "yolov8-effb0", 3, 2),
+        ("yolov8n-pose", "yolov8-effb1", 3, 2),
+        ("yolov8n-obb", "yolov8-effv2b0", 3, 1),
+        ("yolov8n-p2", "yolov8-effv2b0", 4, 1),
+        ("yolov8n-p6", "yolov8-effb0", 3, 2),
+        ("yolo26n", "yolo26-effb0", 3, 2),
+        ("yolo11n", "yolov8-mobilenetv2_100", 3, 0),
+        ("yolov8n-p2", "yolov8-mobilenetv3_large_100", 3, 0),
+        ("yolov8n", RESNET, 0, 0),
     ],
 )
-def test_a_neck_takes_wide_maps(donor, backbone, wide, images, tmp_path):
+def test_a_neck_takes_wide_maps(donor, backbone, wide, before, images, tmp_path):
     """A model grafted so is donor and backbone of others, with or without."""
     giver, options = checkpoint(donor, tmp_path), {**QUICK, "number": 2}
     first = yolo_effnet.graft(giver, backbone, images, taps="wide" if wide else "narrow", **options).model
@@ -176,6 +182,7 @@ def test_a_neck_takes_wide_maps(donor, backbone, wide, images, tmp_path):
     again.load_state_dict(first.state_dict())
     torch.testing.assert_close(output(again, x), output(first, x))
     assert len(wide_rows(first)) == wide
+    assert stages_taken(first) == before
     assert all(len(set(sources(layer))) == len(layer.f) for layer in first.model if isinstance(layer, Concat))
     if not wide:
         with pytest.raises(ValueError, match="taps=wide needs a backbone of EfficientNetStage or FusedStage rows"):
@@ -187,6 +194,9 @@ def test_a_neck_takes_wide_maps(donor, backbone, wide, images, tmp_path):
         assert len(wide_rows(second)) == (wide if taps == "wide" else 0)
         for a, b in zip(stages(second), stages(first), strict=True):
             assert all(torch.equal(t, b.state_dict()[k]) for k, t in a.state_dict().items())
+        if taps == "narrow":
+            told = yolo_effnet.graft(giver, backbone, images, taps=taps, **options).model
+            assert [layer.f for layer in second.model] == [layer.f for layer in told.model]
     assert [(a, b) for a, b in zip(first.yaml["backbone"], second.yaml["backbone"], strict=True) if a != b] == []
 
 

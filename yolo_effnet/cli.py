@@ -172,8 +172,8 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("--imgsz", type=int, default=640, help="side of the pictures in pixels (default: 640)")
     command.add_argument(
         "--taps", choices=("auto", "narrow", "wide"), default="auto",
-        help="what the neck takes of each stage: its output, or also the map inside its last block (default: auto, "
-        "which is wide if the donor is sure of the pictures)",
+        help="what the neck takes of each stage: its output, or also the map inside its last block and, at the same "
+        "size, its input (default: auto, which is wide if the donor is sure of the pictures)",
     )  # fmt: skip
     command.add_argument(
         "--max-gflops", type=float, metavar="N",

@@ -84,7 +84,6 @@ def anatomy(model: nn.Module, what: str) -> Anatomy:
     top = max((i for i in range(pooling) if levels[i] == 5), default=None)
     if top is None:
         raise ValueError(f"{what} has no row at stride 32 above its SPPF row {pooling}")
-    taps = {5: top}
-    for layer in layers[top + 1 :]:
-        taps |= {levels[f]: f for f in sources(layer) if 0 <= f <= top}
+    taken = sorted({f for layer in layers[top + 1 :] for f in sources(layer) if 0 <= f <= top})
+    taps = {5: top} | {levels[f]: f for f in taken}  # of several rows at a level the last, as of two stages
     return Anatomy(top + 1, tuple(s and s[0] for s in shapes), levels, taps)

@@ -211,8 +211,9 @@ def graft(
         number (int): Pictures that are taken, evenly, each with its mirror image.
         imgsz (int): Side in pixels to which they are letterboxed; rounded up to a multiple of the donor's stride.
         taps (str): What the neck takes: `narrow`, the outputs of the backbone's stages, or `wide`, also what their last
-            blocks project, six times as wide, of stages of ours. `auto` is `wide` where the donor is sure of the
-            pictures, there are such maps, and nothing says what the result may cost.
+            blocks project, six times as wide, and what those stages take at the same size, of stages of ours. `auto`
+            is `wide` where the donor is sure of the pictures, there are such maps, and nothing says what the result
+            may cost.
         max_gflops (float | None): GFLOPs at 640 pixels that the result may have. Where it has more, the last stage of
             the backbone is left out, if it does not stride, and then residual blocks.
         match (int): Gradient steps of 8 pictures that follow, which bring what the head takes and gives to the donor's;

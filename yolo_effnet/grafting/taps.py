@@ -1,4 +1,4 @@
-"""What a grafted neck takes from its backbone: the outputs of stages, and the wide maps inside their last blocks."""
+"""What a grafted neck takes from its backbone: outputs of stages, and the wide maps inside their last blocks."""
 
 import inspect
 
@@ -15,7 +15,7 @@ AUTO, NARROW, WIDE = TAPS = "auto", "narrow", "wide"
 
 
 def _narrow_rows(layers: list) -> dict[int, int]:
-    """Return the row that gives the narrow map, for each row that picks the wide one beside it, or joins both."""
+    """Return the row that gives the narrow map, for each row that picks the wide one beside it, or joins them."""
     narrow: dict[int, int] = {}
     outputs: dict[int, int] = {}  # of a `TimmBackbone`, by stride
     for layer in layers:
@@ -28,8 +28,11 @@ def _narrow_rows(layers: list) -> dict[int, int]:
                 outputs[known.stride] = layer.i
             elif known.stride in outputs:
                 narrow[layer.i] = outputs[known.stride]
-        elif isinstance(layer, Concat) and {narrow.get(f, f) for f in others} == {narrow.get(first, first)}:
-            narrow[layer.i] = narrow.get(first, first)
+        elif isinstance(layer, Concat):
+            row = narrow.get(first, first)
+            before = sources(layers[row]) if first != row else []
+            if {narrow.get(f, f) for f in others if f not in before} == {row}:
+                narrow[layer.i] = row
     return narrow
 
 
@@ -42,12 +45,13 @@ def _tap(layer, args: list, number: int) -> None:
 def tapped_rows(backbone: Backbone, levels: list[int], taps: str) -> tuple[list[list], dict[int, dict[int, int]]]:
     """Return the rows of a backbone, and for each level the rows that give its maps, with their channels.
 
-    The narrow map, which is the output of a stage, comes first, then the wide one where it is taken.
+    The narrow map, which is the output of a stage, comes first, and the wide one last where it is taken. Between them
+    is what that stage takes, if it is of the same size: EfficientNet has two stages at stride 16, and two at 32.
 
     Args:
         backbone (Backbone): Of which taps that it has already are forgotten.
         levels (list[int]): Those of the pyramid, 3 for P3/8, that the neck takes; the backbone has a map at each.
-        taps (str): `narrow` for outputs alone, `wide` for the wide maps too, `auto` for those if there are any.
+        taps (str): `narrow` for outputs alone, `wide` for the other maps too, `auto` for those if there are any.
 
     Raises:
         ValueError: If `taps` is `wide` and there is no wide map.
@@ -76,7 +80,8 @@ def tapped_rows(backbone: Backbone, levels: list[int], taps: str) -> tuple[list[
             continue
         if isinstance(layer, EfficientNetStage) and layer[-1].has_wide_map:
             _tap(layer, args, 5)
-            tapped[level] = last, layer[-1].project.conv
+            before = {moved[f]: anatomy.channels[f] for f in sources(layer) if f >= 0 and anatomy.levels[f] == level}
+            tapped[level] = last, layer[-1].project.conv, before
         elif isinstance(layer, Index) and isinstance(source := layers[sources(layer)[0]], TimmBackbone):
             wide = next((m for m in wide_maps(source.name) if m.stride == 2**level), None)
             if wide is None:
@@ -86,9 +91,9 @@ def tapped_rows(backbone: Backbone, levels: list[int], taps: str) -> tuple[list[
                 _tap(source, rows[row][3], 2)
             rows.append([row, 1, "Index", [wide.channels, wide.index]])
             maps[level][last + 1] = wide.channels
-    for level, (row, conv) in tapped.items():  # after the backbone, whose rows have the same numbers as without
+    for level, (row, conv, before) in tapped.items():  # after the backbone, whose rows have the same numbers as without
         rows += [[row, 1, "Index", [conv.in_channels, 0]], [row, 1, "Index", [conv.out_channels, 1]]]
-        maps[level] = {len(rows) - 1: conv.out_channels, len(rows) - 2: conv.in_channels}
+        maps[level] = {len(rows) - 1: conv.out_channels, **before, len(rows) - 2: conv.in_channels}
     if taps == WIDE and not any(len(taken) > 1 for taken in maps.values()):
         raise ValueError(
             f"taps={taps} needs a backbone of EfficientNetStage or FusedStage rows, or one of timm with wide maps, as "

@@ -162,9 +162,9 @@ def test_training_from_them_learns_sooner(learned, tmp_path):
 def test_quantisation_from_a_model_yaml_starts_from_them(learned, tmp_path):
     pytest.importorskip("modelopt")
     model = YOLO("yolov8-efflite0.yaml")
-    model.train(data=learned[1], project=tmp_path, **{**pictures.LEARNING, "pretrained": True, "epochs": 2}, quantize=8)
+    model.train(data=learned[1], project=tmp_path, **{**pictures.LEARNING, "pretrained": True, "epochs": 4}, quantize=8)
     assert torch.isfinite(model.trainer.loss)
-    assert model.trainer.metrics["metrics/mAP50(B)"] > 0.1
+    assert model.trainer.metrics["metrics/mAP50(B)"] > 0.5
 
 
 def test_info_tells_of_them(capsys):

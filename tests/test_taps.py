@@ -151,7 +151,7 @@ def wide_rows(model) -> list:
 
 
 def stages_taken(model) -> int:
-    """Return the number of stages whose output goes both to the next one and to a row that joins maps."""
+    """Return the number of stages that a row that joins maps takes; tapped ones are taken by `Index` rows."""
     joined = {f for layer in model.model if isinstance(layer, Concat) for f in sources(layer)}
     return sum(isinstance(model.model[f], EfficientNetStage) for f in joined)
 

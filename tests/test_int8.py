@@ -6,7 +6,6 @@ import types
 from collections import Counter
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -21,6 +20,7 @@ from ultralytics.utils import torch_utils
 from ultralytics.utils.export import onnx as onnx_export
 
 import yolo_effnet
+from yolo_effnet.grafting.pictures import Pictures, find
 from yolo_effnet.host import int8, int8_training
 from yolo_effnet.nn.blocks import SqueezeExcite
 from yolo_effnet.nn.layers import DropPath
@@ -101,8 +101,7 @@ def test_the_graph_computes_in_int8_what_tensorrt_fuses(graph, quantised):
 def test_the_graph_gives_what_the_model_gives(graph, quantised):
     """On pictures of the data: noise lies outside the ranges, where one step of a quantizer moves a box by pixels."""
     file, data = quantised
-    files = sorted((data.parent / "images" / "val").glob("*.png"))
-    x = torch.from_numpy(np.stack([cv2.imread(str(f))[..., ::-1].transpose(2, 0, 1) for f in files])) / 255
+    x = next(Pictures(find(data.parent / "images" / "val", 16), 64).batches(16))
     session = exact_session(graph)
     name = session.get_inputs()[0].name
     found = np.concatenate([session.run(None, {name: picture[None].numpy()})[0] for picture in x])
